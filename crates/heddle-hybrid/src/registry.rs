@@ -1,0 +1,109 @@
+//! Mixers by name, so that a config file can speak of them.
+
+use core::fmt::Debug;
+use std::collections::BTreeMap;
+
+use heddle_attention::AttentionSettings;
+use heddle_kernels::{Init, MixerSettings, SettingsError};
+use heddle_ssm::MambaSettings;
+use serde_json::{Map, Value};
+
+use crate::AnyMixer;
+
+/// A config table that names a kind and holds that kind's settings.
+pub type KindTable = Map<String, Value>;
+
+/// The mixers that a config file may name.
+///
+/// A block of another crate enters by the same door as the built-in ones:
+///
+/// ```
+/// use heddle_hybrid::MixerRegistry;
+/// use heddle_ssm::MambaSettings; // stands for the settings of a block of your own
+///
+/// let mut mixers = MixerRegistry::default();
+/// mixers.register::<MambaSettings>("my-block");
+/// assert!(mixers.kinds().any(|kind| kind == "my-block"));
+/// ```
+#[derive(Clone)]
+pub struct MixerRegistry {
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    defaults: fn() -> Value,
+    build: fn(Value, usize, &mut Init) -> Result<AnyMixer, SettingsError>,
+}
+
+impl Debug for MixerRegistry {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.entries.keys()).finish()
+    }
+}
+
+impl Default for MixerRegistry {
+    /// The built-in mixers.
+    fn default() -> Self {
+        let mut registry = Self { entries: BTreeMap::new() };
+        registry.register::<AttentionSettings>("attention");
+        registry.register::<MambaSettings>("mamba");
+        registry
+    }
+}
+
+impl MixerRegistry {
+    /// Makes the mixer with settings `S` known as `kind`; a second registration replaces the first.
+    pub fn register<S: MixerSettings>(&mut self, kind: &str) {
+        let entry = Entry {
+            defaults: || serde_json::to_value(S::default()).expect("settings serialise to a table"),
+            build: |settings, d_model, init| {
+                let settings: S =
+                    serde_json::from_value(settings).map_err(|error| SettingsError::new("kind", error.to_string(), "see the block's settings"))?;
+                Ok(AnyMixer::new(settings.init(d_model, init)?))
+            },
+        };
+        self.entries.insert(kind.to_owned(), entry);
+    }
+
+    /// The registered names.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Every setting of `kind` with its default (null where it is optional).
+    pub fn defaults(&self, kind: &str) -> Option<Value> {
+        self.entries.get(kind).map(|entry| (entry.defaults)())
+    }
+
+    /// Builds the mixer that `table` describes, for a model of width `d_model`.
+    ///
+    /// # Errors
+    /// If the kind is unknown or its settings are impossible.
+    pub fn build(&self, table: &KindTable, d_model: usize, init: &mut Init) -> Result<AnyMixer, SettingsError> {
+        let (kind, settings) = split_kind(table)?;
+        let entry = self.entries.get(kind).ok_or_else(|| unknown_kind(kind, self.kinds()))?;
+        (entry.build)(settings, d_model, init)
+    }
+}
+
+/// Takes `kind` out of a table.
+pub(crate) fn split_kind(table: &KindTable) -> Result<(&str, Value), SettingsError> {
+    let mut settings = table.clone();
+    settings.remove("kind");
+    match table.get("kind").and_then(Value::as_str) {
+        Some(kind) => Ok((kind, Value::Object(settings))),
+        None => Err(SettingsError::new("kind", "a table without a kind", "name a kind, as in `kind = \"mamba\"`")),
+    }
+}
+
+/// The error about a name that nobody registered, with the nearest one that somebody did.
+pub(crate) fn unknown_kind<'a>(kind: &str, known: impl Iterator<Item = &'a str>) -> SettingsError {
+    let known: Vec<&str> = known.collect();
+    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(kind, a).total_cmp(&strsim::jaro_winkler(kind, b)));
+    let remedy = match nearest {
+        Some(nearest) => format!("did you mean `{nearest}`? Known: {}", known.join(", ")),
+        None => "nothing is registered".to_owned(),
+    };
+    SettingsError::new("kind", format!("no `{kind}` is known"), remedy)
+}

@@ -1,0 +1,31 @@
+//! Elementwise functions, by their formulas.
+
+use burn::tensor::{Tensor, activation};
+
+/// The sigmoid-weighted linear unit, `x · σ(x)` (arXiv:1702.03118, eq. 1).
+pub fn silu_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::silu(x)
+}
+
+/// `SiLU(gate) · x`: the product inside SwiGLU (arXiv:2002.05202, eq. 6) and at Mamba's output.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn silu_mul_by_definition<const D: usize>(gate: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
+    assert_same_shape(&gate, &x);
+    activation::silu(gate) * x
+}
+
+/// The Gaussian error linear unit, `x · Φ(x)` with the standard normal distribution `Φ` (arXiv:1606.08415, eq. 1).
+pub fn gelu_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::gelu(x)
+}
+
+/// `log(1 + eˣ)`, without overflow at large `x`.
+pub fn softplus_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::softplus(x, 1.0)
+}
+
+pub(super) fn assert_same_shape<const D: usize>(gate: &Tensor<D>, x: &Tensor<D>) {
+    assert!(gate.dims() == x.dims(), "silu_mul: a gate of {:?} does not fit {:?}", gate.dims(), x.dims());
+}

@@ -1,0 +1,44 @@
+//! The tensor operations that Burn lacks, as kernels with their own backward passes.
+//!
+//! Every operation stands in a folder of its own and comes in two forms: a *definition*, which says what it computes in
+//! a few lines of Burn's tensors, and a *kernel*, which computes the same faster and is tested against the definition.
+//! The public function takes the kernel where the device has one and the definition elsewhere, so it runs on every
+//! backend of Burn, with gradients.
+//!
+//! This is the only crate of the workspace that names concrete backends or contains `unsafe`.
+//!
+//! # Axes
+//! b batch, l length, d model width, e inner width, n state width, h heads, g key/value heads, p head width, k filter
+//! width, v vocabulary.
+
+#![allow(deprecated, reason = "Burn has deprecated its NdArray backend, which we still support")]
+
+mod activation;
+mod attention;
+mod conv;
+mod cpu;
+mod embedding;
+mod init;
+mod loss;
+mod mixer;
+mod native;
+mod norm;
+mod scan;
+#[cfg(test)]
+mod testing;
+
+pub use activation::{
+    gelu, gelu_by_definition, silu, silu_by_definition, silu_mul, silu_mul_by_definition, softplus,
+    softplus_by_definition,
+};
+pub use attention::{
+    AttentionInput, AttentionRule, BlockMask, attention, attention_by_definition, attention_with_lse,
+    attention_with_lse_by_definition,
+};
+pub use conv::{ConvInput, causal_conv, causal_conv_by_definition};
+pub use embedding::{embed, embed_by_definition};
+pub use init::Init;
+pub use loss::{cross_entropy_at, cross_entropy_by_definition};
+pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError};
+pub use norm::{rms_norm, rms_norm_by_definition};
+pub use scan::{ScanInput, scan_by_definition, selective_scan};

@@ -1,0 +1,160 @@
+//! Selective scan: the recurrence of Mamba.
+
+mod backward;
+mod cpu;
+mod definition;
+#[cfg(test)]
+mod tests;
+
+use burn::tensor::{Tensor, assert_shape};
+
+pub use definition::scan_by_definition;
+
+use crate::cpu::simd::Level;
+use crate::cpu::Array;
+use crate::native::{self, Forward, Operation, Views};
+use cpu::{Dims, Scan};
+
+/// What a selective scan runs over.
+///
+/// The paper's `Δ`, `B`, `C` and `D` are `delta`, `write`, `read` and `skip` here.
+#[derive(Clone, Debug)]
+pub struct ScanInput {
+    /// The sequence: `[b, l, e]`.
+    pub u: Tensor<3>,
+    /// The step size of each token and channel, after its softplus: `[b, l, e]`.
+    pub delta: Tensor<3>,
+    /// The decay rate of each channel's states, negative for a state that fades: `[e, n]`.
+    pub a: Tensor<2>,
+    /// How each token enters the states: `[b, l, n]`.
+    pub write: Tensor<3>,
+    /// How each token reads the states: `[b, l, n]`.
+    pub read: Tensor<3>,
+    /// The weight of the connection around the states: `[e]`.
+    pub skip: Tensor<1>,
+}
+
+impl ScanInput {
+    /// `[b, l, e, n]`
+    ///
+    /// # Panics
+    /// If the shapes disagree with each other or with that of `state`, or if an axis is empty.
+    fn dims(&self, state: &Tensor<3>) -> [usize; 4] {
+        let [b, l, e] = self.u.dims();
+        let [_, n] = self.a.dims();
+        let Self { delta, a, write, read, skip, .. } = self;
+        assert_shape!(delta, [b, l, e]);
+        assert_shape!(a, [e, n]);
+        assert_shape!(write, [b, l, n]);
+        assert_shape!(read, [b, l, n]);
+        assert_shape!(skip, [e]);
+        assert_shape!(state, [b, e, n]);
+        assert!(b * l * e * n > 0, "a scan needs at least one sequence, token, channel and state; [b, l, e, n] = {:?}", [
+            b, l, e, n
+        ]);
+        [b, l, e, n]
+    }
+}
+
+/// Selective scan (arXiv:2312.00752, algorithm 2): what [`scan_by_definition`] computes, in one pass over the sequence.
+///
+/// ```text
+/// h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t        y_t = C_t h_t + D u_t
+/// ```
+///
+/// `h` before the first token is `state`, and the second result is `h` after the last, so a sequence may be scanned in
+/// pieces. Gradients flow to all inputs, through `y` and through the returned state. For them the forward pass keeps one
+/// state every few tokens, and the backward pass computes those between again.
+///
+/// # Shapes
+/// - `state`, and the returned state: `[b, e, n]`
+/// - returned `y`: `[b, l, e]`
+///
+/// # Panics
+/// If the shapes disagree or an axis is empty.
+///
+/// # Examples
+/// With `Δ = 1`, `A = 0` and all else one, a scan is a running sum, plus the input itself by the skip:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{ScanInput, selective_scan};
+///
+/// let device = Device::flex();
+/// let sequence = || Tensor::<3>::ones([1, 4, 1], &device);
+/// let input = ScanInput {
+///     u: sequence(),
+///     delta: sequence(),
+///     a: Tensor::zeros([1, 1], &device),
+///     write: sequence(),
+///     read: sequence(),
+///     skip: Tensor::ones([1], &device),
+/// };
+/// let (y, state) = selective_scan(input, Tensor::zeros([1, 1, 1], &device));
+/// assert_eq!(y.into_data().to_vec::<f32>()?, [2.0, 3.0, 4.0, 5.0]);
+/// assert_eq!(state.into_data().to_vec::<f32>()?, [4.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
+pub fn selective_scan(input: ScanInput, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+    let [b, l, e, n] = input.dims(&state);
+    if !native::has_kernels(&input.u) {
+        return scan_by_definition(input, state);
+    }
+    let ScanInput { u, delta, a, write, read, skip } = input;
+    let floats = [
+        u.into_dispatch(),
+        delta.into_dispatch(),
+        a.into_dispatch(),
+        write.into_dispatch(),
+        read.into_dispatch(),
+        skip.into_dispatch(),
+        state.into_dispatch(),
+    ];
+    let [y, state] = native::apply(SelectiveScan(Dims { b, l, e, n }), floats, vec![]);
+    (Tensor::from_dispatch(y), Tensor::from_dispatch(state))
+}
+
+/// The scan as an operation; its inputs are `u, delta, a, write, read, skip, state`, its outputs `y, state`.
+#[derive(Clone, Debug)]
+struct SelectiveScan(Dims);
+
+impl SelectiveScan {
+    fn scan<'a>(&self, inputs: &Views<'a, 7>) -> Scan<'a> {
+        let [u, delta, a, write, read, skip, state] = inputs.floats;
+        Scan { dims: self.0, u, delta, a, write, read, skip, state }
+    }
+}
+
+impl Operation<7> for SelectiveScan {
+    fn forward(&self, inputs: Views<'_, 7>, training: bool) -> Forward {
+        let Dims { b, l, e, n } = self.0;
+        let result = cpu::forward(self.scan(&inputs), training, Level::current());
+        let kept = result.boundaries.len();
+        Forward {
+            outputs: vec![Array::new(result.y, [b, l, e]), Array::new(result.state, [b, e, n])],
+            kept: vec![Array::new(result.boundaries, [kept])],
+        }
+    }
+
+    fn backward(
+        &self,
+        inputs: Views<'_, 7>,
+        kept: &[&[f32]],
+        gradients: &[Option<&[f32]>],
+        _wanted: [bool; 7],
+    ) -> [Option<Array>; 7] {
+        let Dims { b, l, e, n } = self.0;
+        let upstream = backward::Upstream { y: gradients[0], state: gradients[1] };
+        let g = backward::backward(self.scan(&inputs), kept[0], upstream, Level::current());
+        [
+            Array::new(g.u, [b, l, e]),
+            Array::new(g.delta, [b, l, e]),
+            Array::new(g.a, [e, n]),
+            Array::new(g.write, [b, l, n]),
+            Array::new(g.read, [b, l, n]),
+            Array::new(g.skip, [e]),
+            Array::new(g.state, [b, e, n]),
+        ]
+        .map(Some)
+    }
+}

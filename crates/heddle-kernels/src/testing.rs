@@ -1,0 +1,137 @@
+//! What the tests of all operations share: random numbers, both devices, gradients, and an oracle in `f64`.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// The relative distance allowed between a kernel's result and the truth: some eighty roundings of f32 (1.2e-7 each), as
+/// long sums need.
+pub(crate) const VALUES: f64 = 1e-5;
+
+/// The same for gradients, which sum over whole sequences and batches.
+pub(crate) const GRADIENTS: f64 = 1e-4;
+
+/// The devices whose kernels are compiled in.
+pub(crate) fn devices() -> Vec<Device> {
+    vec![
+        #[cfg(feature = "flex")]
+        Device::flex(),
+        #[cfg(feature = "ndarray")]
+        Device::ndarray(),
+    ]
+}
+
+/// Random numbers from a seed.
+pub(crate) struct Random(ChaCha8Rng);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(seed))
+    }
+
+    /// `count` numbers uniform between `low` and `high`.
+    pub(crate) fn floats(&mut self, count: usize, low: f32, high: f32) -> Vec<f32> {
+        (0..count).map(|_| low + (high - low) * self.0.random::<f32>()).collect()
+    }
+
+    /// `count` integers below `bound`.
+    pub(crate) fn indices(&mut self, count: usize, bound: usize) -> Vec<usize> {
+        (0..count).map(|_| self.0.random_range(0..bound)).collect()
+    }
+}
+
+/// The outputs of a function and the gradients of its inputs.
+pub(crate) struct Passes {
+    pub(crate) outputs: Vec<Vec<f32>>,
+    pub(crate) gradients: Vec<Vec<f32>>,
+}
+
+impl Passes {
+    /// Every number, for comparisons of whole results.
+    pub(crate) fn bits(&self) -> Vec<u32> {
+        self.outputs.iter().chain(&self.gradients).flatten().map(|x| x.to_bits()).collect()
+    }
+}
+
+/// A function from flat tensors to flat tensors; it reshapes what it gets as it likes.
+pub(crate) trait Function: Fn(&[Tensor<1>]) -> Vec<Tensor<1>> {}
+impl<F: Fn(&[Tensor<1>]) -> Vec<Tensor<1>>> Function for F {}
+
+/// Runs `function` forward without automatic differentiation.
+pub(crate) fn outputs(device: &Device, inputs: &[Vec<f32>], function: impl Function) -> Vec<Vec<f32>> {
+    let tensors: Vec<_> = inputs.iter().map(|x| Tensor::from_data(TensorData::from(x.as_slice()), device)).collect();
+    function(&tensors).into_iter().map(numbers).collect()
+}
+
+/// Runs `function` forward and backward, with `upstream` as the gradients of its outputs; an empty one is an output that
+/// does not reach the loss.
+pub(crate) fn passes(device: &Device, inputs: &[Vec<f32>], upstream: &[Vec<f32>], function: impl Function) -> Passes {
+    let device = device.clone().autodiff();
+    let flat = |x: &Vec<f32>| Tensor::<1>::from_data(TensorData::from(x.as_slice()), &device);
+    let tensors: Vec<_> = inputs.iter().map(|x| flat(x).require_grad()).collect();
+    let outputs = function(&tensors);
+    let terms = outputs.iter().zip(upstream).filter(|(_, upstream)| !upstream.is_empty());
+    let loss = terms.map(|(output, upstream)| (output.clone() * flat(upstream)).sum()).reduce(|a, b| a + b);
+    let gradients = loss.expect("some output reaches the loss").backward();
+    let gradient = |tensor: &Tensor<1>| tensor.grad(&gradients).map_or_else(Vec::new, numbers);
+    Passes { gradients: tensors.iter().map(gradient).collect(), outputs: outputs.into_iter().map(numbers).collect() }
+}
+
+/// The elements of a tensor.
+pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().to_vec().expect("tests use f32")
+}
+
+/// The gradients of `Σ upstream · function(inputs)` by central differences in `f64`.
+pub(crate) fn differences(
+    inputs: &[Vec<f32>],
+    upstream: &[Vec<f32>],
+    function: impl Fn(&[Vec<f64>]) -> Vec<Vec<f64>>,
+) -> Vec<Vec<f64>> {
+    /// Leaves an error of about 1e-10 by truncation and 1e-11 by rounding.
+    const STEP: f64 = 1e-5;
+    let loss = |inputs: &[Vec<f64>]| -> f64 {
+        let outputs = function(inputs);
+        let terms = outputs.iter().zip(upstream).filter(|(_, upstream)| !upstream.is_empty());
+        terms.map(|(output, upstream)| output.iter().zip(upstream).map(|(y, &g)| y * f64::from(g)).sum::<f64>()).sum()
+    };
+    let mut point = wide(inputs);
+    let mut gradients = Vec::new();
+    for i in 0..point.len() {
+        let mut gradient = Vec::with_capacity(point[i].len());
+        for j in 0..point[i].len() {
+            let x = point[i][j];
+            point[i][j] = x + STEP;
+            let above = loss(&point);
+            point[i][j] = x - STEP;
+            let below = loss(&point);
+            point[i][j] = x;
+            gradient.push((above - below) / (2.0 * STEP));
+        }
+        gradients.push(gradient);
+    }
+    gradients
+}
+
+/// The same numbers in `f64`.
+pub(crate) fn wide(arrays: &[Vec<f32>]) -> Vec<Vec<f64>> {
+    arrays.iter().map(|array| array.iter().map(|&x| f64::from(x)).collect()).collect()
+}
+
+/// Asserts that each array is within `tolerance` of its truth, relative to the length of the truth as a vector.
+#[track_caller]
+pub(crate) fn assert_near(name: &str, actual: &[Vec<f32>], truth: &[Vec<f64>], tolerance: f64) {
+    assert_eq!(actual.len(), truth.len(), "{name}: number of arrays");
+    for (i, (actual, truth)) in actual.iter().zip(truth).enumerate() {
+        assert_eq!(actual.len(), truth.len(), "{name}, array {i}: number of elements");
+        let length = truth.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let squares = actual.iter().zip(truth).map(|(&x, y)| (f64::from(x) - y).powi(2));
+        let distance = squares.sum::<f64>().sqrt();
+        assert!(distance <= tolerance * length, "{name}, array {i}: off by {:.2e}, not {tolerance:.0e}", distance / length);
+    }
+}
+
+/// Runs `body` on a pool of so many threads.
+pub(crate) fn on_threads<T: Send>(threads: usize, body: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool").install(body)
+}

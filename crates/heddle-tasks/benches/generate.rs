@@ -1,0 +1,62 @@
+//! Speed of generation: examples and tokens per second, one thread and all of them.
+#![allow(missing_docs)] // The macros of criterion define public items without documentation.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use heddle_tasks::batch::{Batch, fill_batch};
+use heddle_tasks::mqar::{Filler, Mqar, MqarSettings, TrainSegment};
+use heddle_tasks::{Example, Split, Task};
+
+/// (length, pairs): the published ones, a long one, and one with few pairs in much filler.
+const SHAPES: [(usize, usize); 5] = [(64, 4), (256, 64), (1024, 256), (4096, 256), (65536, 64)];
+const BATCH: usize = 64;
+
+fn mqar(filler: Filler) -> Mqar {
+    let train = SHAPES.map(|(length, pairs)| TrainSegment { length, pairs, weight: 1.0 }).to_vec();
+    Mqar::new(MqarSettings { filler, train, ..MqarSettings::default() }).expect("the settings are in range")
+}
+
+fn one_thread(criterion: &mut Criterion) {
+    for (unit, per_example) in [("examples", false), ("tokens", true)] {
+        let mut group = criterion.benchmark_group(format!("mqar, one thread, {unit}"));
+        for (name, filler) in [("disjoint", Filler::Disjoint), ("zero", Filler::Zero)] {
+            let task = mqar(filler);
+            for (slice, (length, pairs)) in SHAPES.into_iter().enumerate() {
+                group.throughput(Throughput::Elements(if per_example { length as u64 } else { 1 }));
+                let id = BenchmarkId::new(name, format!("length={length},pairs={pairs}"));
+                let (mut example, mut index) = (Example::default(), 0);
+                group.bench_function(id, |bencher| {
+                    bencher.iter(|| {
+                        task.example(Split::Train, slice, 0, index, &mut example);
+                        index += 1;
+                        black_box(&example);
+                    });
+                });
+            }
+        }
+    }
+}
+
+fn all_threads(criterion: &mut Criterion) {
+    let task = mqar(Filler::Disjoint);
+    for (unit, per_example) in [("examples", false), ("tokens", true)] {
+        let mut group = criterion.benchmark_group(format!("mqar, batches of {BATCH}, all threads, {unit}"));
+        for (slice, (length, pairs)) in SHAPES.into_iter().enumerate() {
+            let per_row = if per_example { length } else { 1 };
+            group.throughput(Throughput::Elements((BATCH * per_row) as u64));
+            let id = BenchmarkId::from_parameter(format!("length={length},pairs={pairs}"));
+            let (mut batch, mut index) = (Batch::default(), 0);
+            group.bench_function(id, |bencher| {
+                bencher.iter(|| {
+                    fill_batch(&task, Split::Train, slice, 0, index, BATCH, &mut batch);
+                    index += BATCH as u64;
+                    black_box(&batch);
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, one_thread, all_threads);
+criterion_main!(benches);

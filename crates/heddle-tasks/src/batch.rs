@@ -1,0 +1,195 @@
+//! Batches: many examples of one slice side by side, generated on all threads.
+
+use rayon::prelude::*;
+
+use crate::{Example, Label, Split, Task};
+
+/// Examples of one slice as the rows of one array.
+///
+/// # Shapes
+/// - `tokens`: `[b, l]`, row after row; `labels`: `[b, labels per example]`, likewise
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The number of rows, b.
+    pub batch: usize,
+    /// Tokens per row, l.
+    pub length: usize,
+    /// The tokens.
+    pub tokens: Vec<i32>,
+    /// The labels, by rising row and position; every row has the same number.
+    pub labels: Vec<BatchLabel>,
+}
+
+/// A [`Label`] and the row it belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BatchLabel {
+    /// The row of the batch.
+    pub row: u32,
+    /// The position whose output is scored.
+    pub position: u32,
+    /// The token to predict there.
+    pub target: u32,
+    /// The position of the token that determines the target.
+    pub evidence: u32,
+}
+
+/// Rows handed to a thread at a time: below this the hand-over costs more than generating short rows.
+const ROWS_PER_JOB: usize = 8;
+
+/// Fills `batch` with examples `first_index` … `first_index + batch_size − 1` of a slice, reusing its memory.
+///
+/// The rows are generated in parallel on the current rayon pool; each is a function of its own index, so the result is
+/// the same for any number of threads.
+///
+/// # Panics
+/// If the split has no such slice, or an example departs from the slice's length or number of labels.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry, batch::{Batch, fill_batch}};
+///
+/// let task = TaskRegistry::builtin().build("mqar", &serde_json::Value::Null)?;
+/// let mut batch = Batch::default();
+/// fill_batch(task.as_ref(), Split::Train, 0, 42, 0, 32, &mut batch);
+/// assert_eq!(batch.tokens.len(), 32 * batch.length);
+/// let label = batch.labels[0];
+/// assert_eq!(batch.tokens[label.evidence as usize], label.target as i32);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
+pub fn fill_batch(
+    task: &dyn Task,
+    split: Split,
+    slice: usize,
+    seed: u64,
+    first_index: u64,
+    batch_size: usize,
+    batch: &mut Batch,
+) {
+    let slices = task.slices(split);
+    assert!(slice < slices.len(), "slice {slice} is out of range: {} has {} {split} slices", task.kind(), slices.len());
+    let (length, labels) = (slices[slice].length, slices[slice].labels);
+    assert!(length > 0 && labels > 0, "slice {slice} of {} has no tokens or no labels", task.kind());
+    batch.batch = batch_size;
+    batch.length = length;
+    // Every entry is overwritten below, so the old ones need no clearing.
+    batch.tokens.resize(batch_size * length, 0);
+    batch.labels.resize(batch_size * labels, BatchLabel::default());
+
+    let rows = batch.tokens.par_chunks_exact_mut(length).zip(batch.labels.par_chunks_exact_mut(labels));
+    rows.enumerate().with_min_len(ROWS_PER_JOB).for_each_init(
+        Example::default,
+        |example, (row, (tokens, row_labels))| {
+            task.example(split, slice, seed, first_index + row as u64, example);
+            assert!(
+                example.tokens.len() == length && example.labels.len() == labels,
+                "an example of {} has {} tokens and {} labels where its slice has {length} and {labels}",
+                task.kind(),
+                example.tokens.len(),
+                example.labels.len()
+            );
+            for (token, drawn) in tokens.iter_mut().zip(&example.tokens) {
+                *token = *drawn as i32;
+            }
+            for (label, Label { position, target, evidence }) in row_labels.iter_mut().zip(&example.labels) {
+                *label = BatchLabel { row: row as u32, position: *position, target: *target, evidence: *evidence };
+            }
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use rayon::ThreadPoolBuilder;
+
+    use super::*;
+    use crate::Slice;
+    use crate::mqar::{Filler, Mqar, MqarSettings, TrainSegment};
+
+    fn task(filler: Filler) -> Mqar {
+        let train = vec![
+            TrainSegment { length: 64, pairs: 4, weight: 1.0 },
+            TrainSegment { length: 256, pairs: 64, weight: 1.0 },
+        ];
+        Mqar::new(MqarSettings { filler, train, ..MqarSettings::default() }).unwrap()
+    }
+
+    #[test]
+    fn a_batch_is_the_same_for_any_number_of_threads() {
+        for filler in [Filler::Zero, Filler::Random, Filler::Disjoint] {
+            let task = task(filler);
+            let of_threads = |threads| {
+                let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut batch = Batch::default();
+                pool.install(|| fill_batch(&task, Split::Train, 1, 3, 1000, 101, &mut batch));
+                batch
+            };
+            let one = of_threads(1);
+            assert_eq!(one, of_threads(2));
+            assert_eq!(one, of_threads(5));
+        }
+    }
+
+    #[test]
+    fn a_batch_holds_the_examples_of_its_indices_whatever_it_held_before() {
+        let task = task(Filler::Disjoint);
+        let mut batch = Batch::default();
+        fill_batch(&task, Split::Train, 1, 3, 0, 40, &mut batch);
+        fill_batch(&task, Split::Test, 0, 3, 500, 9, &mut batch);
+        assert_eq!((batch.batch, batch.length), (9, 64));
+        assert_eq!((batch.tokens.len(), batch.labels.len()), (9 * 64, 9 * 4));
+        let mut example = Example::default();
+        for (row, (tokens, labels)) in batch.tokens.chunks(64).zip(batch.labels.chunks(4)).enumerate() {
+            task.example(Split::Test, 0, 3, 500 + row as u64, &mut example);
+            assert!(tokens.iter().zip(&example.tokens).all(|(a, b)| *a == *b as i32));
+            for (found, Label { position, target, evidence }) in labels.iter().zip(example.labels.iter().copied()) {
+                assert_eq!(*found, BatchLabel { row: row as u32, position, target, evidence });
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "slice 2 is out of range: mqar has 2 train slices")]
+    fn a_slice_out_of_range_is_refused() {
+        fill_batch(&task(Filler::Zero), Split::Train, 2, 0, 0, 1, &mut Batch::default());
+    }
+
+    /// Claims one label more than it gives.
+    #[derive(Debug)]
+    struct Liar(Mqar, Vec<Slice>);
+
+    impl Task for Liar {
+        fn kind(&self) -> &'static str {
+            "liar"
+        }
+
+        fn vocab(&self) -> usize {
+            self.0.vocab()
+        }
+
+        fn slices(&self, _: Split) -> &[Slice] {
+            &self.1
+        }
+
+        fn example(&self, split: Split, slice: usize, seed: u64, index: u64, out: &mut Example) {
+            self.0.example(split, slice, seed, index, out);
+        }
+
+        fn chance(&self, split: Split, slice: usize) -> f64 {
+            self.0.chance(split, slice)
+        }
+
+        fn describe_token(&self, token: u32) -> String {
+            self.0.describe_token(token)
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "an example of liar has 64 tokens and 4 labels where its slice has 64 and 5")]
+    fn an_example_unlike_its_slice_is_refused() {
+        let honest = task(Filler::Zero);
+        let mut slices = honest.slices(Split::Train).to_vec();
+        slices[0].labels += 1;
+        // One thread, so that the panic arrives with its own message.
+        let pool = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        pool.install(|| fill_batch(&Liar(honest, slices), Split::Train, 0, 0, 0, 1, &mut Batch::default()));
+    }
+}

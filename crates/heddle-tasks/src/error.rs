@@ -1,0 +1,61 @@
+use thiserror::Error;
+
+/// Why a task could not be built: which setting, what fails, and what would satisfy it.
+#[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// No task is registered under this kind.
+    #[error("no task is called '{kind}'{}; known tasks: {}", meant(nearest), known.join(", "))]
+    UnknownKind {
+        /// The kind that was asked for.
+        kind: String,
+        /// The registered kind whose spelling is nearest, if one is near.
+        nearest: Option<String>,
+        /// All registered kinds.
+        known: Vec<String>,
+    },
+    /// A task is registered under this kind already.
+    #[error("a task called '{kind}' is registered already: give yours another kind")]
+    DuplicateKind {
+        /// The kind in question.
+        kind: String,
+    },
+    /// The task has no such setting.
+    #[error("{kind} has no setting '{setting}'{}; its settings: {}", meant(nearest), known.join(", "))]
+    UnknownSetting {
+        /// The task's kind.
+        kind: String,
+        /// The setting that was given.
+        setting: String,
+        /// The setting whose spelling is nearest, if one is near.
+        nearest: Option<String>,
+        /// All settings of the task.
+        known: Vec<String>,
+    },
+    /// A setting has the wrong type or an entry of it lacks or misspells a key.
+    #[error("{kind}, setting '{setting}': {cause}")]
+    Malformed {
+        /// The task's kind.
+        kind: String,
+        /// The path of the setting, such as `train[2].length`.
+        setting: String,
+        /// What was expected there.
+        cause: String,
+    },
+    /// A setting is well formed but no such task exists.
+    #[error("setting '{setting}': {rule} fails ({found}): {remedy}")]
+    OutOfRange {
+        /// The path of the setting, such as `train[2]`.
+        setting: String,
+        /// The condition that fails.
+        rule: String,
+        /// The values that fail it.
+        found: String,
+        /// What would satisfy it.
+        remedy: String,
+    },
+}
+
+fn meant(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|name| format!(" (did you mean '{name}'?)")).unwrap_or_default()
+}

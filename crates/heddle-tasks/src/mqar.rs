@@ -1,0 +1,272 @@
+//! Multi-query associative recall: can a model look up what it has just been told, many times over?
+//!
+//! A sequence first states K pairs of a key and a value, all keys and all values distinct, then repeats every key once,
+//! at scattered positions; at each repeated key the model is to predict its value. Gated convolutions and recurrent
+//! models hold the pairs in a state of fixed size and fail as K grows past it; attention looks back and does not. The
+//! score against the size of the state is the usual measure of what a sequence mixer can recall.
+//!
+//! Source: Arora, Eyuboglu et al., "Zoology: Measuring and Improving Recall in Efficient Language Models",
+//! arXiv:2312.04927, section 4 and appendix; "Simple linear attention language models balance the recall-throughput
+//! tradeoff", arXiv:2402.18668, for recall against state size.
+//!
+//! # Layout
+//! With vocabulary V, length L and K pairs; `vocab` 16, `length` 12, `pairs` 3, `filler` "zero":
+//!
+//! ```text
+//! position   0   1   2   3   4   5 │ 6   7   8   9  10  11
+//! token      1  15   6   9   4  14 │ 6   0   1   0   4   0
+//!           k₁  v₁  k₂  v₂  k₃  v₃ │k₂      k₁      k₃
+//! label                            │ 9      15      14
+//! evidence                         │ 3       1       5
+//! ```
+//!
+//! - The context, positions 0 … 2K−1: k₁ v₁ … k_K v_K.
+//! - The queries: the rest is (L − 2K)/2 slots of two positions. K distinct slots g₁ … g_K are drawn one after the
+//!   other, slot j = 1, 2, … with a probability proportional to j^(a−1) among those left ([`Successive`]), and key i
+//!   stands at position 2K + 2(g_i − 1). With the default a = 0.01 the queries crowd towards the context, as repeated
+//!   word pairs do in text; a = 1 scatters them evenly. The first pair stated takes its slot first, so it is asked
+//!   soonest.
+//! - One label at each query: its target is the value, its evidence the value's position in the context.
+//! - All other positions hold filler.
+//!
+//! Therefore L is even and 4K ≤ L: the slots suffice for the queries.
+//!
+//! # Vocabulary
+//! | token | role |
+//! |---|---|
+//! | 0 | blank: the filler "zero" |
+//! | 1 … ⌊V/2⌋ − 1 | keys |
+//! | ⌊V/2⌋ … V − 1 | values |
+//!
+//! Therefore K ≤ ⌊V/2⌋ − 1. The authors' code also requires V > L; nothing here depends on it, so that recall can be
+//! measured at lengths beyond the vocabulary.
+//!
+//! # Filler
+//! - `zero`: blank, as in the paper's figure 2.
+//! - `random`: uniform over the whole vocabulary, as in the recall-against-state experiments. It may repeat a key of
+//!   this sequence, so that an unlabelled query stands there: (L − 3K)·K/V of them on average, 0.5 for L 256, K 64 and
+//!   V 8192, 8 for L 1024 and K 256.
+//! - `disjoint` (default): uniform over the vocabulary without the keys of this sequence, so that a key after the
+//!   context is a query and nothing else.
+//!
+//! # Chance
+//! Guessing evenly among the values scores 1/(V − ⌊V/2⌋). A model that has learned to answer with *some* value of the
+//! context, but not to bind it to its key, scores about 1/K: a plateau at 1/K is that, and not recall.
+//!
+//! # Differences from the authors' data
+//! The law of a sequence is theirs. The numbers are not: theirs come from NumPy's global generator, in order; ours are
+//! a function of the index. Evaluation draws fresh examples from its own streams. Variants with forgetting, composed
+//! keys or repeated contexts are not covered by this kind.
+
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use settings::{EvaluationSegment, Filler, MqarSettings, TrainSegment};
+
+use crate::sampling::{Distinct, Successive};
+use crate::stream::Stream;
+use crate::{Example, Label, Slice, Split, Task, TaskError};
+
+/// The task's name in configs.
+const KIND: &str = "mqar";
+
+/// Multi-query associative recall with given settings; see the [module](self).
+///
+/// ```
+/// use heddle_tasks::mqar::{Mqar, MqarSettings, TrainSegment};
+/// use heddle_tasks::{Example, Split, Task};
+///
+/// let train = vec![TrainSegment { length: 256, pairs: 64, weight: 1.0 }];
+/// let task = Mqar::new(MqarSettings { train, ..MqarSettings::default() })?;
+/// let mut example = Example::default();
+/// task.example(Split::Train, 0, 42, 0, &mut example);
+/// assert_eq!((example.tokens.len(), example.labels.len()), (256, 64));
+/// assert_eq!(task.chance(Split::Train, 0), 1.0 / 4096.0);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Mqar {
+    vocab: u32,
+    filler: Filler,
+    plans: [Plan; 3],
+}
+
+/// The slices of a split, and what generating each takes.
+#[derive(Clone, Debug, Default)]
+struct Plan {
+    slices: Vec<Slice>,
+    shapes: Vec<Shape>,
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    length: u32,
+    pairs: u32,
+    /// The law of the slots in which the keys are queried.
+    slots: Arc<Successive>,
+}
+
+/// Memory that one thread reuses from example to example.
+#[derive(Default)]
+struct Scratch {
+    distinct: Distinct,
+    keys: Vec<u32>,
+    values: Vec<u32>,
+    slots: Vec<u32>,
+    tree: Vec<u64>,
+    /// At each slot, 1 + the number of the pair queried there, or 0; all 0 between examples.
+    queried: Vec<u32>,
+    /// At each key, whether the sequence holds it; all false between examples.
+    live: Vec<bool>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Mqar {
+    /// The task with these settings.
+    ///
+    /// # Errors
+    /// [`TaskError::OutOfRange`] if no sequence satisfies them.
+    pub fn new(settings: MqarSettings) -> Result<Self, TaskError> {
+        settings.check()?;
+        let mut laws = BTreeMap::new();
+        let mut plan = |segments: Vec<(usize, usize, f64, usize)>| {
+            let mut plan = Plan::default();
+            for (length, pairs, weight, examples) in segments {
+                let space = (length - 2 * pairs) / 2;
+                let slots = laws.entry(space).or_insert_with(|| Arc::new(slot_law(space, settings.power_a)));
+                plan.shapes.push(Shape { length: length as u32, pairs: pairs as u32, slots: slots.clone() });
+                let keys = [("length", length), ("pairs", pairs)].map(|(key, n)| (key.to_owned(), n as f64));
+                plan.slices.push(Slice {
+                    name: format!("length={length},pairs={pairs}"),
+                    length,
+                    labels: pairs,
+                    weight,
+                    keys: BTreeMap::from(keys),
+                    examples,
+                });
+            }
+            plan
+        };
+        let evaluation = |segments: Vec<EvaluationSegment>| {
+            segments.into_iter().map(|s| (s.length, s.pairs, 1.0, s.examples)).collect()
+        };
+        let train = plan(settings.train.iter().map(|s| (s.length, s.pairs, s.weight, 0)).collect());
+        let validation = plan(evaluation(settings.evaluation(Split::Validation)));
+        let test = plan(evaluation(settings.evaluation(Split::Test)));
+        Ok(Self { vocab: settings.vocab as u32, filler: settings.filler, plans: [train, validation, test] })
+    }
+
+    fn shape(&self, split: Split, slice: usize) -> &Shape {
+        let shapes = &self.plans[split as usize].shapes;
+        assert!(slice < shapes.len(), "slice {slice} is out of range: {KIND} has {} {split} slices", shapes.len());
+        &shapes[slice]
+    }
+
+    /// Generates one example: keys, values and slots first, then the filler from left to right.
+    fn write(&self, shape: &Shape, stream: &mut Stream, scratch: &mut Scratch, out: &mut Example) {
+        let Scratch { distinct, keys, values, slots, tree, .. } = scratch;
+        let first_value = self.vocab / 2;
+        distinct.draw(first_value - 1, shape.pairs, stream, keys);
+        keys.iter_mut().for_each(|key| *key += 1);
+        distinct.draw(self.vocab - first_value, shape.pairs, stream, values);
+        values.iter_mut().for_each(|value| *value += first_value);
+        shape.slots.draw_distinct(shape.pairs, stream, tree, slots);
+
+        out.tokens.clear();
+        out.labels.clear();
+        out.tokens.reserve(shape.length as usize);
+        out.labels.reserve(shape.pairs as usize);
+        for (key, value) in keys.iter().zip(values.iter()) {
+            out.tokens.extend([*key, *value]);
+        }
+        match self.filler {
+            Filler::Zero => write_queries(shape, scratch, out, || 0),
+            Filler::Random => write_queries(shape, scratch, out, || stream.below(self.vocab)),
+            Filler::Disjoint => {
+                let mut live = std::mem::take(&mut scratch.live);
+                live.resize(live.len().max(self.vocab as usize), false);
+                scratch.keys.iter().for_each(|key| live[*key as usize] = true);
+                write_queries(shape, scratch, out, || {
+                    loop {
+                        let token = stream.below(self.vocab);
+                        if !live[token as usize] {
+                            break token;
+                        }
+                    }
+                });
+                scratch.keys.iter().for_each(|key| live[*key as usize] = false);
+                scratch.live = live;
+            }
+        }
+    }
+}
+
+/// Appends the slots: each a key or filler, then filler.
+fn write_queries(shape: &Shape, scratch: &mut Scratch, out: &mut Example, mut filler: impl FnMut() -> u32) {
+    let Scratch { keys, values, slots, queried, .. } = scratch;
+    let space = shape.slots.outcomes();
+    queried.resize(queried.len().max(space), 0);
+    for (pair, slot) in slots.iter().enumerate() {
+        queried[*slot as usize] = pair as u32 + 1;
+    }
+    for entry in &mut queried[..space] {
+        if *entry == 0 {
+            out.tokens.push(filler());
+        } else {
+            let pair = *entry - 1;
+            let position = out.tokens.len() as u32;
+            out.tokens.push(keys[pair as usize]);
+            out.labels.push(Label { position, target: values[pair as usize], evidence: 2 * pair + 1 });
+            *entry = 0;
+        }
+        out.tokens.push(filler());
+    }
+}
+
+/// The law of the slots: slot j = 1, 2, … has weight j^(a−1).
+fn slot_law(space: usize, power_a: f64) -> Successive {
+    let weights: Vec<f64> = (1..=space).map(|j| libm::pow(j as f64, power_a - 1.0)).collect();
+    Successive::new(&weights)
+}
+
+impl Task for Mqar {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn vocab(&self) -> usize {
+        self.vocab as usize
+    }
+
+    fn slices(&self, split: Split) -> &[Slice] {
+        &self.plans[split as usize].slices
+    }
+
+    fn example(&self, split: Split, slice: usize, seed: u64, index: u64, out: &mut Example) {
+        let shape = self.shape(split, slice);
+        let mut stream = Stream::of_example(KIND, split, slice, seed, index);
+        SCRATCH.with_borrow_mut(|scratch| self.write(shape, &mut stream, scratch, out));
+    }
+
+    fn chance(&self, split: Split, slice: usize) -> f64 {
+        self.shape(split, slice);
+        1.0 / f64::from(self.vocab - self.vocab / 2)
+    }
+
+    fn describe_token(&self, token: u32) -> String {
+        match token {
+            0 => "filler".to_owned(),
+            key if key < self.vocab / 2 => format!("key {key}"),
+            value if value < self.vocab => format!("value {value}"),
+            other => format!("{other} is no token of this vocabulary"),
+        }
+    }
+}

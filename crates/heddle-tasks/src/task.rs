@@ -1,0 +1,229 @@
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug, Display};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::stream::Stream;
+
+/// What examples are used for. The splits draw from disjoint families of random streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Fitting the parameters.
+    Train = 0,
+    /// Choosing: early stopping, checkpoints, learning rates.
+    Validation = 1,
+    /// Reporting, and nothing else.
+    Test = 2,
+}
+
+impl Split {
+    /// All splits.
+    pub const ALL: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
+}
+
+impl Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Split::Train => "train",
+            Split::Validation => "validation",
+            Split::Test => "test",
+        })
+    }
+}
+
+/// A name that is not a split's.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("no split is called '{0}': use train, validation or test")]
+pub struct ParseSplitError(String);
+
+impl FromStr for Split {
+    type Err = ParseSplitError;
+
+    fn from_str(name: &str) -> Result<Self, ParseSplitError> {
+        let found = Split::ALL.into_iter().find(|split| split.to_string() == name);
+        found.ok_or_else(|| ParseSplitError(name.to_owned()))
+    }
+}
+
+/// One prediction that is asked for: at `position`, the token `target`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Label {
+    /// The position whose output is scored.
+    pub position: u32,
+    /// The token to predict there.
+    pub target: u32,
+    /// The position of the token that determines the target; no attention map that ignores it can be right.
+    pub evidence: u32,
+}
+
+/// One sequence and the predictions asked for in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Example {
+    /// The token at each position.
+    pub tokens: Vec<u32>,
+    /// The labels, by rising position.
+    pub labels: Vec<Label>,
+}
+
+/// The examples of a split that share every knob, and therefore length and number of labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slice {
+    /// The knobs in words, such as `length=64,pairs=16`; unique within the split.
+    pub name: String,
+    /// Tokens per example.
+    pub length: usize,
+    /// Labels per example.
+    pub labels: usize,
+    /// How often a training batch is of this slice, relative to the others; 1 outside the train split.
+    pub weight: f64,
+    /// The knobs by name, such as `{"length": 64, "pairs": 16}`.
+    pub keys: BTreeMap<String, f64>,
+    /// The number of examples to evaluate; 0 in the train split, which has no end.
+    pub examples: usize,
+}
+
+/// A generator of labelled token sequences.
+///
+/// Every example of a slice has the slice's length and number of labels.
+pub trait Task: Send + Sync + Debug {
+    /// The name under which the task is registered.
+    fn kind(&self) -> &'static str;
+
+    /// Raised by whoever changes what a seed generates, so that [`content_hash`] changes too.
+    fn version(&self) -> u32 {
+        1
+    }
+
+    /// The number of tokens: every token is below it.
+    fn vocab(&self) -> usize;
+
+    /// The slices of a split.
+    fn slices(&self, split: Split) -> &[Slice];
+
+    /// Writes example `index` of a slice to `out`, replacing what was there: a pure function of its arguments.
+    ///
+    /// # Panics
+    /// If the split has no such slice.
+    fn example(&self, split: Split, slice: usize, seed: u64, index: u64, out: &mut Example);
+
+    /// The accuracy of a guesser who knows the task's rules but looks at no sequence.
+    ///
+    /// # Panics
+    /// If the split has no such slice.
+    fn chance(&self, split: Split, slice: usize) -> f64;
+
+    /// What a token stands for, such as `key 17`.
+    fn describe_token(&self, token: u32) -> String;
+}
+
+/// The slice of training batch number `batch`, chosen by the slices' weights from (seed, batch) alone.
+///
+/// # Panics
+/// If the task has no train slices.
+pub fn slice_of_batch(task: &dyn Task, seed: u64, batch: u64) -> usize {
+    let slices = task.slices(Split::Train);
+    assert!(!slices.is_empty(), "task '{}' has no train slices", task.kind());
+    let total: f64 = slices.iter().map(|slice| slice.weight).sum();
+    let mut point = Stream::of_batch(task.kind(), seed, batch).unit() * total;
+    let chosen = slices.iter().position(|slice| {
+        point -= slice.weight;
+        point < 0.0
+    });
+    // Rounding may leave a sliver beyond the last slice.
+    chosen.unwrap_or(slices.len() - 1)
+}
+
+/// Names the data that `seed` generates: 16 hexadecimal digits of a hash over the kind, the task's version, every
+/// slice's description and its first examples.
+///
+/// Equal hashes mean the same data, short of a change that only later examples show.
+pub fn content_hash(task: &dyn Task, seed: u64) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut words = |words: &[u64]| {
+        for word in words {
+            hasher.update(&word.to_le_bytes());
+        }
+    };
+    let text = |text: &str| -> Vec<u64> {
+        let bytes = text.bytes().map(u64::from);
+        std::iter::once(text.len() as u64).chain(bytes).collect()
+    };
+    words(&text(task.kind()));
+    words(&[u64::from(task.version()), seed, task.vocab() as u64]);
+    let mut example = Example::default();
+    for split in Split::ALL {
+        words(&[task.slices(split).len() as u64]);
+        for (index, slice) in task.slices(split).iter().enumerate() {
+            words(&text(&slice.name));
+            words(&[slice.weight.to_bits(), slice.examples as u64]);
+            for number in 0..EXAMPLES_HASHED {
+                task.example(split, index, seed, number, &mut example);
+                words(&[example.tokens.len() as u64, example.labels.len() as u64]);
+                example.tokens.iter().for_each(|token| words(&[u64::from(*token)]));
+                for Label { position, target, evidence } in &example.labels {
+                    words(&[position, target, evidence].map(|field| u64::from(*field)));
+                }
+            }
+        }
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+const EXAMPLES_HASHED: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqar::{Mqar, MqarSettings, TrainSegment};
+    use crate::sampling::chi_square_p_value;
+
+    fn weighted(weights: &[f64]) -> Mqar {
+        let segment = |(i, weight): (usize, &f64)| TrainSegment { length: 64, pairs: i + 1, weight: *weight };
+        let train = weights.iter().enumerate().map(segment).collect();
+        Mqar::new(MqarSettings { train, ..MqarSettings::default() }).unwrap()
+    }
+
+    #[test]
+    fn a_split_is_read_as_it_is_written() {
+        for split in Split::ALL {
+            assert_eq!(split.to_string().parse(), Ok(split));
+            assert_eq!(serde_json::to_value(split).unwrap(), split.to_string());
+        }
+        let error = "dev".parse::<Split>().unwrap_err();
+        assert_eq!(error.to_string(), "no split is called 'dev': use train, validation or test");
+    }
+
+    #[test]
+    fn batches_are_shared_out_by_weight_from_seed_and_number_alone() {
+        let task = weighted(&[5.0, 1.0, 2.0]);
+        let mut counts = [0; 3];
+        for batch in 0..40_000 {
+            let slice = slice_of_batch(&task, 7, batch);
+            assert_eq!(slice, slice_of_batch(&task, 7, batch));
+            counts[slice] += 1;
+        }
+        assert!(chi_square_p_value(&counts, &[5.0 / 8.0, 1.0 / 8.0, 2.0 / 8.0]) > 1e-6, "{counts:?}");
+        let differs = |batch: &u64| slice_of_batch(&task, 7, *batch) != slice_of_batch(&task, 8, *batch);
+        assert!((0..100).filter(differs).count() > 10);
+    }
+
+    #[test]
+    fn the_content_hash_changes_with_seed_settings_and_weights() {
+        let plain = weighted(&[1.0]);
+        let hashes = [
+            content_hash(&plain, 0),
+            content_hash(&plain, 1),
+            content_hash(&weighted(&[2.0]), 0),
+            content_hash(&weighted(&[1.0, 1.0]), 0),
+            content_hash(&Mqar::new(MqarSettings { power_a: 1.0, ..MqarSettings::default() }).unwrap(), 0),
+        ];
+        for (i, hash) in hashes.iter().enumerate() {
+            assert_eq!(hash.len(), 16);
+            assert!(!hashes[..i].contains(hash), "{hashes:?}");
+        }
+        assert_eq!(hashes[0], content_hash(&weighted(&[1.0]), 0));
+    }
+}

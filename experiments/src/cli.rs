@@ -1,0 +1,284 @@
+//! The command line: few verbs over the library.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use heddle_tasks::Split;
+
+use crate::Registry;
+use crate::config::{ConfigError, Loaded, PlannedRun, load};
+use crate::report::{ReportOptions, write_report};
+use crate::run::{Finished, RunError, RunOptions, check, run};
+use crate::sweep::{SweepOptions, sweep};
+use crate::task_verbs::{self, Sampling};
+
+/// Train and compare attention, state-space and hybrid models on long-context tasks.
+///
+/// Exit codes: 0 done, 1 a run failed (diverged, disk full, damaged checkpoint …), 2 bad usage or config.
+#[derive(Debug, Parser)]
+#[command(name = "heddle", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Train and evaluate one run; take it up again if it was interrupted
+    #[command(after_help = "Example: heddle run configs/quickstart.toml --case hybrid --seed 0 --set train.lr=1e-3")]
+    Run(RunArgs),
+    /// Run every case, axis and seed of a config, then compare them
+    #[command(after_help = "Example: heddle sweep configs/quickstart.toml --jobs 2")]
+    Sweep(SweepArgs),
+    /// Compare finished runs: a table, figures and an HTML page
+    #[command(after_help = "Example: heddle report runs/quickstart --out report")]
+    Report(ReportArgs),
+    /// What the tasks are, and examples of them
+    #[command(subcommand)]
+    Task(TaskVerb),
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigArgs {
+    /// Run file (TOML)
+    config: PathBuf,
+    /// Override a setting; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Where to run: `cpu` (Burn's Flex backend) or `ndarray`
+    #[arg(long)]
+    device: Option<String>,
+    /// Directory that runs go to
+    #[arg(long, default_value = "runs", value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    #[command(flatten)]
+    common: ConfigArgs,
+    /// Case of a sweep file to run
+    #[arg(long)]
+    case: Option<String>,
+    /// Seed to run with
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Values of the sweep's axes, as the sweep that starts this run knows them
+    #[arg(long, hide = true, value_name = "JSON")]
+    axes: Option<String>,
+    /// End when standard input closes
+    #[arg(long, hide = true)]
+    leashed: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct SweepArgs {
+    #[command(flatten)]
+    common: ConfigArgs,
+    /// Runs at a time [default: one for each core]
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ReportArgs {
+    /// Directories with finished runs
+    #[arg(required = true)]
+    dirs: Vec<PathBuf>,
+    /// Directory that the report goes to [default: the first of DIRS]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum TaskVerb {
+    /// List the tasks
+    #[command(after_help = "Example: heddle task list")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Explain a task, its settings and an example
+    #[command(after_help = "Example: heddle task show mqar --set 'train=[{length=16, pairs=2}]' --set vocab=32")]
+    Show {
+        /// Name of the task
+        task: String,
+        /// Override a setting of the task; may be repeated
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+    },
+    /// Print examples, a JSON object a line
+    #[command(after_help = "Example: heddle task sample mqar --n 3 --split test | head -1")]
+    Sample {
+        /// Name of the task
+        task: String,
+        /// Override a setting of the task; may be repeated
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+        /// How many examples
+        #[arg(long, default_value_t = 1)]
+        n: u64,
+        /// Stream to draw from: train, validation or test
+        #[arg(long, default_value_t = Split::Train)]
+        split: Split,
+        /// Seed of the stream
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+}
+
+/// Runs the program with what `registry` knows, on the process's arguments.
+pub fn main(registry: &Registry) -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Out::default();
+    match execute(cli.verb, registry, &mut out) {
+        Ok(code) => code,
+        Err(error) if out.closed => {
+            // Whoever read our output has seen enough; that is no failure.
+            let _ = error;
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&format!("error: {error:#}"));
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+        }
+    }
+}
+
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<ConfigError>()
+        || error.is::<heddle_tasks::TaskError>()
+        || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
+        || matches!(error.downcast_ref(), Some(crate::report::ReportError::NoRun { .. }))
+}
+
+fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Run(args) => run_verb(args, registry, out),
+        Verb::Sweep(args) => sweep_verb(args, registry, out),
+        Verb::Report(args) => report_verb(args, out),
+        Verb::Task(verb) => {
+            match verb {
+                TaskVerb::List { json } => task_verbs::list(registry, json, out)?,
+                TaskVerb::Show { task, overrides } => task_verbs::show(&task, &overrides, registry, out)?,
+                TaskVerb::Sample { task, overrides, n, split, seed } => {
+                    let task = task_verbs::load(&task, &overrides, registry)?;
+                    task_verbs::sample(&*task, Sampling { split, seed, count: n }, out)?;
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn load_config(args: &ConfigArgs, registry: &Registry) -> Result<Loaded, ConfigError> {
+    let mut overrides = args.overrides.clone();
+    overrides.extend(args.device.as_ref().map(|device| format!("device={}", serde_json::Value::from(device.as_str()))));
+    load(&args.config, &overrides, &registry.kinds())
+}
+
+fn run_verb(args: RunArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
+    if args.leashed {
+        end_with_input();
+    }
+    let loaded = load_config(&args.common, registry)?;
+    let mut planned = loaded.select(args.case.as_deref(), args.seed)?;
+    if let Some(axes) = &args.axes {
+        planned.axes = serde_json::from_str::<BTreeMap<_, _>>(axes)?;
+    }
+    let options = RunOptions { out: args.common.out, progress: true };
+    let Finished { directory, result, skipped, warnings } = run(&planned, registry, &options)?;
+    warnings.iter().for_each(|warning| complain(&format!("warning: passed over {warning}")));
+    if args.json {
+        out.line(&serde_json::to_string_pretty(&result)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if skipped {
+        out.line("This run was finished before; nothing was done.")?;
+    }
+    for score in &result.test {
+        let (accuracy, chance) = (100.0 * score.accuracy, 100.0 * score.chance);
+        out.line(&format!("test {}: {accuracy:.2} % of {} answers right (chance {chance:.2} %)", score.slice, score.labels))?;
+    }
+    out.line(&format!("{} steps, best at {}: {}", result.steps, result.best_step, directory.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sweep_verb(args: SweepArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
+    let planned = load_config(&args.common, registry)?.expand();
+    planned.iter().try_for_each(|run| check(run, registry))?;
+    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let options = SweepOptions { out: args.common.out.clone(), jobs, progress: true };
+    let swept = sweep(&planned, &options)?;
+    if swept.skipped > 0 {
+        out.line(&format!("{} of {} runs were finished before.", swept.skipped, planned.len()))?;
+    }
+    if !swept.finished.is_empty() {
+        let folder = args.common.out.join(&planned[0].config.name);
+        let options = ReportOptions { case_order: case_order(&planned), ..ReportOptions::default() };
+        print_report(&swept.finished, &folder, &options, out)?;
+    }
+    for (directory, reason) in &swept.failed {
+        complain(&format!("failed: {}: {reason}", directory.display()));
+    }
+    Ok(if swept.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn case_order(planned: &[PlannedRun]) -> Vec<String> {
+    let mut order: Vec<String> = planned.iter().map(|run| run.config.case.clone()).collect();
+    order.dedup();
+    order
+}
+
+fn report_verb(args: ReportArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
+    let folder = args.out.unwrap_or_else(|| args.dirs[0].clone());
+    print_report(&args.dirs, &folder, &ReportOptions::default(), out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_report(dirs: &[PathBuf], folder: &std::path::Path, options: &ReportOptions, out: &mut Out) -> anyhow::Result<()> {
+    let report = write_report(dirs, folder, options)?;
+    report.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+    out.line(&report.table)?;
+    out.line(&format!("Report: {}", report.html.display()))
+}
+
+/// Ends this process once its standard input closes, which it does when the sweep that started it ends.
+fn end_with_input() {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut vec![]);
+        std::process::exit(1);
+    });
+}
+
+/// Standard output, which may be closed by its reader at any time.
+#[derive(Debug, Default)]
+pub(crate) struct Out {
+    closed: bool,
+}
+
+impl Out {
+    /// Prints a text and a line's end.
+    pub(crate) fn line(&mut self, text: &str) -> anyhow::Result<()> {
+        self.text(&format!("{text}\n"))
+    }
+
+    /// Prints a text.
+    pub(crate) fn text(&mut self, text: &str) -> anyhow::Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        self.closed = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe);
+        Ok(written?)
+    }
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

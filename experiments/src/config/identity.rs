@@ -1,0 +1,65 @@
+//! What makes a run that run: its hash, and the file that loads back to it.
+
+use serde_json::{Map, Value};
+
+use super::schema::RunConfig;
+
+/// Characters of a hash: 48 bits, so that among a million runs two collide with a chance below 1 in 500.
+const HASH_CHARACTERS: usize = 12;
+
+impl RunConfig {
+    /// Names the run: the first 12 hexadecimal digits of BLAKE3 over the config as JSON with sorted keys.
+    ///
+    /// The order in which settings were written, and settings left at `null`, make no difference.
+    ///
+    /// ```
+    /// use experiments::config::RunConfig;
+    ///
+    /// let run = RunConfig::default();
+    /// let other = RunConfig { seed: 1, ..run.clone() };
+    /// assert_eq!(run.hash().len(), 12);
+    /// assert_ne!(run.hash(), other.hash());
+    /// ```
+    pub fn hash(&self) -> String {
+        let json = canonical(self.to_value()).to_string();
+        blake3::hash(json.as_bytes()).to_hex()[..HASH_CHARACTERS].to_owned()
+    }
+
+    /// The complete config as a run file, every setting stated; it loads back to an equal config.
+    ///
+    /// TOML has no null: a setting that is null is left out, which the defaults restore.
+    pub fn to_toml(&self) -> String {
+        let value = without_null(self.to_value());
+        toml::to_string(&value).expect("a table of values other than null is TOML")
+    }
+
+    /// The config as a JSON tree.
+    pub(super) fn to_value(&self) -> Value {
+        serde_json::to_value(self).expect("a config is a tree of plain values under text keys")
+    }
+}
+
+fn canonical(value: Value) -> Value {
+    match value {
+        Value::Object(table) => {
+            let mut entries: Vec<_> = table.into_iter().filter(|(_, value)| !value.is_null()).collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            entries.into_iter().map(|(key, value)| (key, canonical(value))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(canonical).collect(),
+        // Zero and minus zero are equal, and equal configs are one run.
+        Value::Number(number) if number.as_f64() == Some(0.0) && number.is_f64() => Value::from(0.0),
+        other => other,
+    }
+}
+
+fn without_null(value: Value) -> Value {
+    match value {
+        Value::Object(table) => {
+            let stated = table.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(stated.map(|(key, value)| (key, without_null(value))).collect::<Map<_, _>>())
+        }
+        Value::Array(items) => items.into_iter().filter(|item| !item.is_null()).map(without_null).collect(),
+        other => other,
+    }
+}

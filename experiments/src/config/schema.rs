@@ -1,0 +1,146 @@
+//! What a run is asked to do: the shape of a config file, with every default stated once.
+
+use std::collections::BTreeMap;
+
+use heddle_hybrid::ModelConfig;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One run, as asked for: a config file laid over these defaults.
+///
+/// The serialised form is canonical: it is stored beside the results as `config.toml` and its hash names the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// Name of the experiment: the folder below the output directory that its runs share.
+    pub name: String,
+    /// Name of the case that this run is of in a comparison, for example `hybrid`.
+    pub case: String,
+    /// Seed of the parameters and of the data.
+    pub seed: u64,
+    /// Where it runs: `cpu` (Burn's Flex) or `ndarray`.
+    pub device: String,
+    /// The task: its `kind` and that task's settings.
+    pub task: Map<String, Value>,
+    /// The model.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub train: TrainConfig,
+    /// How it is evaluated.
+    pub eval: EvalConfig,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            name: "run".into(),
+            case: String::new(),
+            seed: 0,
+            device: "cpu".into(),
+            task: Map::from_iter([("kind".to_owned(), Value::from("mqar"))]),
+            model: ModelConfig::default(),
+            train: TrainConfig::default(),
+            eval: EvalConfig::default(),
+        }
+    }
+}
+
+/// The optimiser, its schedule and the budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimiser steps at most.
+    pub steps: u64,
+    /// Sequences in a batch.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Learning rate at the end of the schedule, as a fraction of the peak.
+    pub lr_floor: f64,
+    /// Steps of linear warm-up from zero.
+    pub warmup: u64,
+    /// What follows the warm-up: a cosine to `lr_floor`, or a constant.
+    pub schedule: Schedule,
+    /// Decoupled weight decay (arXiv:1711.05101), applied to matrices only.
+    pub weight_decay: f64,
+    /// Decay of AdamW's first moment.
+    pub beta1: f64,
+    /// Decay of AdamW's second moment.
+    pub beta2: f64,
+    /// AdamW's ε.
+    pub epsilon: f64,
+    /// The gradient's global 2-norm is clipped to this; 0 turns clipping off.
+    pub clip: f64,
+    /// Steps between two records of loss and learning rate.
+    pub log_every: u64,
+    /// Steps between two checkpoints; 0 saves only when evaluating and at the end.
+    pub checkpoint_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            batch: 64,
+            lr: 3e-3,
+            lr_floor: 0.0,
+            warmup: 100,
+            schedule: Schedule::Cosine,
+            weight_decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            clip: 1.0,
+            log_every: 10,
+            checkpoint_every: 0,
+        }
+    }
+}
+
+/// How the learning rate moves after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// It stays at the peak.
+    Constant,
+    /// Half a cosine from the peak to the floor at the last step (arXiv:1608.03983, eq. 5, one cycle).
+    Cosine,
+}
+
+/// Evaluation while training and at the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Steps between two evaluations on the validation stream.
+    pub every: u64,
+    /// Sequences in an evaluation batch.
+    pub batch: usize,
+    /// Training stops when validation accuracy (the lowest over slices) reaches this; above 1 never.
+    pub stop_at: f64,
+    /// Training stops after this many evaluations without a better validation accuracy; 0 never.
+    pub patience: u64,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self { every: 100, batch: 64, stop_at: 2.0, patience: 0 }
+    }
+}
+
+/// A comparison, the table `[sweep]`: every case at every point of the grid of axes on every seed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SweepConfig {
+    /// Seeds that every combination is run on; empty means the run's own.
+    pub seeds: Vec<u64>,
+    /// Dotted key → values, combined as a grid.
+    pub axes: BTreeMap<String, Vec<Value>>,
+    /// Name → overriding tables, one named case each, in the file's order.
+    pub case: Map<String, Value>,
+}
+
+/// Whether a name can be one part of a path on any system, and be typed in a shell without quotes.
+pub(super) fn is_path_component(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain) && name.len() <= 100
+}

@@ -1,0 +1,35 @@
+//! Experiments: from a config file to a table, a plot and a checkpoint.
+//!
+//! ```text
+//! config → plan → train (data, optimiser, evaluation) → record → report
+//! ```
+//!
+//! This is the only crate that reads files, clocks and arguments, prints, or picks a backend. The `heddle` program is a
+//! thin `main` over [`cli::main`]; a program of your own calls it with mixers of your own registered:
+//!
+//! ```no_run
+//! let mut registry = experiments::Registry::default();
+//! registry.mixers.register::<heddle_ssm::MambaSettings>("my-block");
+//! experiments::cli::main(&registry);
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod device;
+pub mod evaluate;
+pub mod files;
+pub mod metrics;
+pub mod optimizer;
+mod progress;
+mod registry;
+pub mod report;
+pub mod result;
+pub mod run;
+pub mod sweep;
+mod task_verbs;
+pub mod train;
+
+pub use registry::Registry;

@@ -1,0 +1,252 @@
+//! AdamW over a whole model: schedule, clipping, decay of matrices only, and a state that can be saved.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::config::{Schedule, TrainConfig};
+
+/// AdamW (arXiv:1711.05101, algorithm 2) and the moments of every parameter, by the parameter's path in the model.
+///
+/// The arithmetic of a step is Burn's. Weight decay acts on the parameters of rank two or more whose name ends in
+/// `weight`; scales, biases, and matrices that are not maps (Mamba's `a_log`) keep their size.
+#[derive(Debug)]
+pub struct Adam {
+    config: TrainConfig,
+    /// Path → first and second moment, flattened.
+    moments: BTreeMap<String, [Tensor<1>; 2]>,
+    steps: u64,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// The learning rate it used.
+    pub lr: f64,
+    /// Global 2-norm of the gradient before clipping.
+    pub grad_norm: f64,
+}
+
+/// A gradient that is not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the gradient is not finite")]
+pub struct NotFinite;
+
+impl Adam {
+    /// An optimiser before its first step.
+    pub fn new(config: &TrainConfig) -> Self {
+        Self { config: config.clone(), moments: BTreeMap::new(), steps: 0 }
+    }
+
+    /// Updates `model` by one step against its gradients.
+    ///
+    /// # Errors
+    /// If the gradient is not finite. The model is then lost to the caller; load the last checkpoint.
+    pub fn step<M: Module>(&mut self, model: M, grads: GradientsParams) -> Result<(M, StepReport), NotFinite> {
+        let grad_norm = global_norm(&model, &grads);
+        if !grad_norm.is_finite() {
+            return Err(NotFinite);
+        }
+        let clip = self.config.clip;
+        let scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
+        let lr = learning_rate(&self.config, self.steps);
+        let mut update = Update { decayed: self.rule(self.config.weight_decay), plain: self.rule(0.0), optimizer: self, grads, scale, lr, path: vec![] };
+        let model = model.map(&mut update);
+        self.steps += 1;
+        Ok((model, StepReport { lr, grad_norm }))
+    }
+
+    fn rule(&self, weight_decay: f64) -> AdamW {
+        AdamWConfig::new()
+            .with_beta_1(self.config.beta1 as f32)
+            .with_beta_2(self.config.beta2 as f32)
+            .with_epsilon(self.config.epsilon as f32)
+            .with_weight_decay(weight_decay as f32)
+            .build()
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The moments by name, to be saved: `first.PATH` and `second.PATH`.
+    pub fn moments(&self) -> impl Iterator<Item = (String, TensorData)> {
+        self.moments.iter().flat_map(|(path, [first, second])| {
+            [(format!("first.{path}"), first.to_data()), (format!("second.{path}"), second.to_data())]
+        })
+    }
+
+    /// Takes up where an optimiser with these moments stopped.
+    pub fn restore(&mut self, steps: u64, mut moments: BTreeMap<String, TensorData>, device: &Device) {
+        self.steps = steps;
+        self.moments.clear();
+        while let Some((name, first)) = moments.pop_first() {
+            let Some(path) = name.strip_prefix("first.") else { break };
+            let Some(second) = moments.remove(&format!("second.{path}")) else { continue };
+            let pair = [first, second].map(|data| Tensor::from_data(data, device));
+            self.moments.insert(path.to_owned(), pair);
+        }
+    }
+}
+
+/// The learning rate of the step after `taken` steps: linear warm-up, then the schedule.
+pub fn learning_rate(config: &TrainConfig, taken: u64) -> f64 {
+    let step = taken + 1;
+    if step <= config.warmup {
+        return config.lr * step as f64 / config.warmup as f64;
+    }
+    match config.schedule {
+        Schedule::Constant => config.lr,
+        Schedule::Cosine => {
+            let left = (config.steps - config.warmup).max(1) as f64;
+            let done = ((step - config.warmup) as f64 / left).min(1.0);
+            let floor = config.lr_floor;
+            config.lr * (floor + (1.0 - floor) * 0.5 * (1.0 + (core::f64::consts::PI * done).cos()))
+        }
+    }
+}
+
+/// √(Σ g²) over all gradients, summed in the order of the model's parameters.
+fn global_norm<M: Module>(model: &M, grads: &GradientsParams) -> f64 {
+    struct SumOfSquares<'a>(&'a GradientsParams, f64);
+    impl ModuleVisitor for SumOfSquares<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.0.get::<D>(param.id) {
+                self.1 += f64::from(grad.square().sum().into_scalar::<f32>());
+            }
+        }
+    }
+    let mut visitor = SumOfSquares(grads, 0.0);
+    model.visit(&mut visitor);
+    visitor.1.sqrt()
+}
+
+struct Update<'a> {
+    optimizer: &'a mut Adam,
+    decayed: AdamW,
+    plain: AdamW,
+    grads: GradientsParams,
+    scale: f64,
+    lr: f64,
+    path: Vec<String>,
+}
+
+impl Update<'_> {
+    fn flat<const D: usize>(&mut self, tensor: Tensor<D>, grad: Tensor<D>) -> Tensor<D> {
+        let shape = tensor.shape();
+        let count = [shape.num_elements()];
+        let path = self.path.join(".");
+        let rule = if D >= 2 && path.ends_with("weight") { &self.decayed } else { &self.plain };
+        let grad = if self.scale == 1.0 { grad } else { grad.mul_scalar(self.scale) };
+        let time = self.optimizer.steps as usize;
+        let before = self.optimizer.moments.remove(&path);
+        let state = before.map(|[first, second]| AdamWState::new(AdaptiveMomentumState::new(time, first, second)));
+        let (tensor, state) = rule.step(self.lr, tensor.reshape(count), grad.reshape(count), state);
+        if let Some(AdamWState { momentum }) = state {
+            self.optimizer.moments.insert(path, [momentum.moment_1, momentum.moment_2]);
+        }
+        tensor.reshape(shape)
+    }
+}
+
+impl ModuleMapper for Update<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(grad) = self.grads.remove::<D>(param.id) else { return param };
+        param.map(|tensor| Tensor::from_inner(self.flat(tensor.inner(), grad)).require_grad())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use approx::assert_relative_eq;
+    use burn::module::ParamId;
+
+    #[derive(Module, Debug)]
+    struct Toy {
+        weight: Param<Tensor<2>>,
+        scale: Param<Tensor<1>>,
+    }
+
+    fn toy(device: &Device) -> Toy {
+        let param = |tensor: Tensor<1>| tensor.require_grad();
+        Toy {
+            weight: Param::initialized(ParamId::new(), Tensor::<2>::from_floats([[2.0]], device).require_grad()),
+            scale: Param::initialized(ParamId::new(), param(Tensor::from_floats([2.0], device))),
+        }
+    }
+
+    fn config() -> TrainConfig {
+        TrainConfig { lr: 0.1, warmup: 0, steps: 10, schedule: Schedule::Constant, weight_decay: 0.5, clip: 0.0, ..Default::default() }
+    }
+
+    fn descend(config: &TrainConfig, steps: usize) -> (f32, f32, Vec<f64>) {
+        let device = Device::flex().autodiff();
+        let (mut model, mut adam, mut norms) = (toy(&device), Adam::new(config), vec![]);
+        for _ in 0..steps {
+            let loss = (model.weight.val().powi_scalar(2).sum() + model.scale.val().powi_scalar(2).sum()).mul_scalar(0.5);
+            let grads = GradientsParams::from_grads(loss.backward(), &model);
+            let (next, report) = adam.step(model, grads).unwrap();
+            model = next;
+            norms.push(report.grad_norm);
+        }
+        (model.weight.val().into_scalar(), model.scale.val().into_scalar(), norms)
+    }
+
+    #[test]
+    fn decay_acts_on_matrices_alone() {
+        // AdamW's first step is lr·sign(g); the matrix is first shrunk by lr·decay.
+        let (weight, scale, norms) = descend(&config(), 1);
+        assert_relative_eq!(scale, 2.0 - 0.1, epsilon = 1e-5);
+        assert_relative_eq!(weight, 2.0 * (1.0 - 0.05) - 0.1, epsilon = 1e-5);
+        assert_relative_eq!(norms[0], 8f64.sqrt(), epsilon = 1e-6);
+    }
+
+    #[test]
+    fn clipping_leaves_the_direction_and_bounds_the_norm() {
+        // The second moment of AdamW forgets a constant factor, ε alone tells the difference: make ε large.
+        let large = TrainConfig { epsilon: 1.0, weight_decay: 0.0, ..config() };
+        let (free, _, _) = descend(&large, 1);
+        let (clipped, _, _) = descend(&TrainConfig { clip: 2f64.sqrt(), ..large }, 1);
+        assert_relative_eq!(free, 2.0 - 0.1 * 2.0 / 3.0, epsilon = 1e-5);
+        assert_relative_eq!(clipped, 2.0 - 0.1 * 1.0 / 2.0, epsilon = 1e-5);
+    }
+
+    #[test]
+    fn a_restored_optimizer_goes_on_as_if_nothing_had_happened() {
+        let device = Device::flex().autodiff();
+        let step = |model: Toy, adam: &mut Adam| {
+            let loss = model.weight.val().powi_scalar(2).sum() + model.scale.val().powi_scalar(4).sum();
+            let grads = GradientsParams::from_grads(loss.backward(), &model);
+            adam.step(model, grads).unwrap().0
+        };
+        let mut adam = Adam::new(&config());
+        let model = step(toy(&device), &mut adam);
+        let mut restored = Adam::new(&config());
+        restored.restore(adam.steps(), adam.moments().collect(), &Device::flex());
+        let (on, again) = (step(model.clone(), &mut adam), step(model, &mut restored));
+        assert_eq!(on.weight.val().into_data(), again.weight.val().into_data());
+        assert_eq!(on.scale.val().into_data(), again.scale.val().into_data());
+    }
+
+    #[test]
+    fn the_schedule_warms_up_and_ends_at_its_floor() {
+        let config = TrainConfig { lr: 1.0, warmup: 4, steps: 12, lr_floor: 0.1, schedule: Schedule::Cosine, ..Default::default() };
+        assert_eq!(learning_rate(&config, 0), 0.25);
+        assert_eq!(learning_rate(&config, 3), 1.0);
+        assert_relative_eq!(learning_rate(&config, 7), 0.55, epsilon = 1e-12);
+        assert_relative_eq!(learning_rate(&config, 11), 0.1, epsilon = 1e-12);
+        assert_relative_eq!(learning_rate(&config, 50), 0.1, epsilon = 1e-12);
+    }
+}

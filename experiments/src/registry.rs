@@ -1,0 +1,71 @@
+//! Everything that a config file may name by its `kind`.
+
+use heddle_hybrid::{CHANNEL_KINDS, MixerRegistry, channel_defaults};
+use heddle_tasks::TaskRegistry;
+use serde_json::{Map, Value};
+
+use crate::config::{Complaint, KindDefaults, Kinds};
+
+/// The mixers and tasks that config files may name.
+#[derive(Debug)]
+pub struct Registry {
+    /// Sequence mixers.
+    pub mixers: MixerRegistry,
+    /// Tasks.
+    pub tasks: TaskRegistry,
+}
+
+impl Default for Registry {
+    /// What ships with Heddle.
+    fn default() -> Self {
+        Self { mixers: MixerRegistry::default(), tasks: TaskRegistry::builtin() }
+    }
+}
+
+impl Registry {
+    /// The kinds as the config loader reads them.
+    pub fn kinds(&self) -> Kinds<'_> {
+        Kinds { tasks: &self.tasks, mixers: &self.mixers, channels: &ChannelKinds }
+    }
+}
+
+/// Stands for the channel mixers, which are fixed.
+struct ChannelKinds;
+
+impl KindDefaults for TaskRegistry {
+    fn kinds(&self) -> Vec<String> {
+        TaskRegistry::kinds(self).into_iter().map(str::to_owned).collect()
+    }
+
+    fn defaults(&self, kind: &str) -> Option<Value> {
+        TaskRegistry::defaults(self, kind).ok()
+    }
+
+    fn resolve(&self, kind: &str, settings: Map<String, Value>) -> Result<Map<String, Value>, Complaint> {
+        let problem = |error: heddle_tasks::TaskError| Complaint { key: String::new(), problem: error.to_string() };
+        match self.complete(kind, &Value::Object(settings)).map_err(problem)? {
+            Value::Object(settings) => Ok(settings),
+            other => Err(Complaint { key: String::new(), problem: format!("settings are a table, not {other}") }),
+        }
+    }
+}
+
+impl KindDefaults for MixerRegistry {
+    fn kinds(&self) -> Vec<String> {
+        MixerRegistry::kinds(self).map(str::to_owned).collect()
+    }
+
+    fn defaults(&self, kind: &str) -> Option<Value> {
+        MixerRegistry::defaults(self, kind)
+    }
+}
+
+impl KindDefaults for ChannelKinds {
+    fn kinds(&self) -> Vec<String> {
+        CHANNEL_KINDS.map(str::to_owned).into()
+    }
+
+    fn defaults(&self, kind: &str) -> Option<Value> {
+        channel_defaults(kind)
+    }
+}

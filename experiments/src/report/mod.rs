@@ -1,0 +1,314 @@
+//! `heddle report`: from the files that runs left to tables, figures and one self-contained page.
+//!
+//! A report reads `result.json`, `metrics.jsonl` and the text of `config.toml` of each run, nothing else, and prints nothing.
+//! What it says rests on [`stats`]: Student's t interval over seeds, and paired differences on common seeds that name a
+//! winner only where the interval excludes zero.
+
+pub mod stats;
+
+mod checks;
+mod compare;
+mod figures;
+mod format;
+mod gather;
+mod html;
+mod links;
+mod read;
+mod sheet;
+mod table;
+
+#[cfg(test)]
+pub(crate) mod synthetic;
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::files::{FileError, create_dir, write_atomic};
+
+pub use compare::Comparison;
+pub use figures::{Figure, Layout, Theme};
+pub use gather::{BOOTSTRAP_SEEDS, CaseSummary, Score, SliceSummary, StepsToTarget};
+pub use read::Run;
+pub use sheet::{Column, Sheet};
+
+/// Paired comparisons that a terminal shows at most.
+const TERMINAL_PAIRS: usize = 15;
+
+/// What a report may be told about its runs.
+#[derive(Clone, Debug, Default)]
+pub struct ReportOptions {
+    /// Title of the page; the experiments' names where there is none.
+    pub title: Option<String>,
+    /// The question that the comparison is to answer.
+    pub question: Option<String>,
+    /// What is claimed of it; the page puts it above the numbers it must stand against.
+    pub claim: Option<String>,
+    /// Names of cases in the order of the tables; cases not named follow by name.
+    pub case_order: Vec<String>,
+    /// Width of the terminal's table in characters; that of the terminal where there is none.
+    pub width: Option<u16>,
+    /// When the report is made; now where there is none.
+    pub made: Option<SystemTime>,
+}
+
+/// What a report found and wrote.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The page.
+    pub html: PathBuf,
+    /// The comparison in full precision.
+    pub csv: PathBuf,
+    /// The comparison in Markdown.
+    pub markdown: PathBuf,
+    /// The figures, as files with a white background.
+    pub figures: Vec<PathBuf>,
+    /// The comparison for a terminal, with what its numbers mean and the paired comparisons.
+    pub table: String,
+    /// The cases.
+    pub cases: Vec<CaseSummary>,
+    /// The paired comparisons.
+    pub comparisons: Vec<Comparison>,
+    /// What could not be read, and what does not compare.
+    pub warnings: Vec<String>,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// There is no run below the directories.
+    #[error(
+        "no finished run below {dirs}: a report reads runs/<name>/<hash>/result.json; finish a run (`heddle run CONFIG`) or \
+         name the directory that holds the runs{details}"
+    )]
+    NoRun {
+        /// The directories searched.
+        dirs: String,
+        /// What was met on the way, each on a line of its own.
+        details: String,
+    },
+    /// A file could not be written.
+    #[error("{0}; make the place writable or name another for the report")]
+    Write(#[from] FileError),
+    /// A figure could not be drawn.
+    #[error("cannot draw the figure `{figure}`: {cause}")]
+    Draw {
+        /// The figure's name.
+        figure: String,
+        /// The cause.
+        cause: String,
+    },
+    /// The page could not be filled in.
+    #[error("cannot fill in the page: {0}")]
+    Page(#[from] minijinja::Error),
+}
+
+/// Everything that the report's texts and figures are made from.
+struct Material {
+    runs: Vec<Run>,
+    cases: Vec<CaseSummary>,
+    comparisons: Vec<Comparison>,
+    figures: Vec<Figure>,
+    warnings: Vec<String>,
+}
+
+/// Reads all runs below `dirs` and writes `report.html`, `results.csv`, `results.md` and `figures/*.svg` into `out`.
+///
+/// A file that cannot be read is a warning, in the page and in what is returned. Each file is written whole or not at all.
+///
+/// # Errors
+/// If there is no run, or a file cannot be written.
+///
+/// ```no_run
+/// use std::path::{Path, PathBuf};
+/// use experiments::report::{ReportOptions, write_report};
+///
+/// let options = ReportOptions {
+///     question: Some("Does one attention layer give Mamba recall?".into()),
+///     case_order: vec!["attention".into(), "hybrid".into(), "mamba".into()],
+///     ..ReportOptions::default()
+/// };
+/// let report = write_report(&[PathBuf::from("runs/recall")], Path::new("reports/recall"), &options)?;
+/// assert!(report.html.ends_with("report.html"));
+/// # Ok::<(), experiments::report::ReportError>(())
+/// ```
+pub fn write_report(dirs: &[PathBuf], out: &Path, options: &ReportOptions) -> Result<Report, ReportError> {
+    let material = gather_material(dirs, options)?;
+    let comparison = table::comparison(&material.cases, &material.runs);
+    let (html, csv, markdown) = (out.join("report.html"), out.join("results.csv"), out.join("results.md"));
+    // Links from the page to the runs are relative, so its directory must exist before they are made.
+    create_dir(&out.join("figures"))?;
+    let mut figures = Vec::with_capacity(material.figures.len());
+    for figure in &material.figures {
+        let path = out.join("figures").join(format!("{}.svg", figure.id));
+        write_atomic(&path, figure.svg(Theme::Standalone, Layout::Wide)?.as_bytes())?;
+        figures.push(path);
+    }
+    write_atomic(&csv, table::results(&material.cases, &material.runs).csv().as_bytes())?;
+    write_atomic(&markdown, markdown_text(&comparison, &material.comparisons).as_bytes())?;
+    write_atomic(&html, html::page(&material, &comparison, out, options)?.as_bytes())?;
+    Ok(Report {
+        html,
+        csv,
+        markdown,
+        figures,
+        table: terminal_text(&comparison, &material.comparisons, options.width),
+        cases: material.cases,
+        comparisons: material.comparisons,
+        warnings: material.warnings,
+    })
+}
+
+fn gather_material(dirs: &[PathBuf], options: &ReportOptions) -> Result<Material, ReportError> {
+    let (runs, mut warnings) = read::read_runs(dirs);
+    if runs.is_empty() {
+        let dirs: Vec<String> = dirs.iter().map(|dir| format!("`{}`", dir.display())).collect();
+        let dirs = if dirs.is_empty() { "the directories given (none)".to_owned() } else { dirs.join(", ") };
+        let details = warnings.iter().map(|warning| format!("\n  {warning}")).collect();
+        return Err(ReportError::NoRun { dirs, details });
+    }
+    let (cases, notes) = gather::gather(&runs, &options.case_order);
+    warnings.extend(notes);
+    let comparisons = compare::compare(&cases);
+    let figures = figures::figures(&cases, &runs);
+    Ok(Material { runs, cases, comparisons, figures, warnings })
+}
+
+/// The comparison, what its numbers mean, and the paired comparisons.
+fn markdown_text(comparison: &Sheet, comparisons: &[Comparison]) -> String {
+    let mut text = format!("{}\n{}\n", comparison.markdown(), table::NOTE);
+    if !comparisons.is_empty() {
+        text.push('\n');
+    }
+    for pair in comparisons {
+        text += &format!("- {}\n", pair.verdict.replace('<', "&lt;"));
+    }
+    text
+}
+
+fn terminal_text(comparison: &Sheet, comparisons: &[Comparison], width: Option<u16>) -> String {
+    let mut text = format!("{}\n{}\n", comparison.terminal(width), table::NOTE);
+    for pair in comparisons.iter().take(TERMINAL_PAIRS) {
+        text += &format!("{}\n", pair.verdict);
+    }
+    if comparisons.len() > TERMINAL_PAIRS {
+        text += &format!("… and {} more comparisons, in the page\n", comparisons.len() - TERMINAL_PAIRS);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use synthetic::RunSpec;
+
+    /// Reports on `specs`; the directory holds `runs` and `out`.
+    fn reported(specs: &[RunSpec], options: &ReportOptions) -> (tempfile::TempDir, Report) {
+        let home = tempfile::tempdir().unwrap();
+        for spec in specs {
+            synthetic::write(&home.path().join("runs"), spec);
+        }
+        let report = write_report(&[home.path().join("runs")], &home.path().join("out"), options).unwrap();
+        (home, report)
+    }
+
+    fn fixed() -> ReportOptions {
+        ReportOptions { made: Some(SystemTime::UNIX_EPOCH), width: Some(160), ..ReportOptions::default() }
+    }
+
+    #[test]
+    fn a_report_is_a_page_two_tables_and_figures() {
+        let (_home, report) = reported(&synthetic::comparison(3), &fixed());
+        for path in [&report.html, &report.csv, &report.markdown].into_iter().chain(&report.figures) {
+            assert!(path.is_file(), "{}", path.display());
+        }
+        assert_eq!(report.figures.len(), 3);
+        assert!(report.warnings.is_empty(), "{:?}", report.warnings);
+        assert!(report.table.contains("± the half-width of the 95 % t interval"), "{}", report.table);
+        assert!(report.table.contains("hybrid is higher than mamba"), "{}", report.table);
+    }
+
+    #[test]
+    fn the_same_runs_give_the_same_bytes() {
+        let (home, first) = reported(&synthetic::comparison(2), &fixed());
+        let again = write_report(&[home.path().join("runs")], &home.path().join("again"), &fixed()).unwrap();
+        for (one, other) in
+            [(&first.html, &again.html), (&first.csv, &again.csv), (&first.figures[0], &again.figures[0])]
+        {
+            assert_eq!(fs::read(one).unwrap(), fs::read(other).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_place_without_runs_is_an_error_that_names_it_and_the_remedy() {
+        let home = tempfile::tempdir().unwrap();
+        let error = write_report(&[home.path().to_owned()], home.path(), &fixed()).unwrap_err().to_string();
+        assert!(error.contains(&*home.path().to_string_lossy()) && error.contains("heddle run"), "{error}");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_an_error_that_names_it_and_the_remedy() {
+        let home = tempfile::tempdir().unwrap();
+        synthetic::write(home.path(), &RunSpec::new("recall", "a", 0));
+        fs::write(home.path().join("taken"), "").unwrap();
+        let out = home.path().join("taken/out");
+        let error = write_report(&[home.path().to_owned()], &out, &fixed()).unwrap_err().to_string();
+        assert!(error.contains(&*out.to_string_lossy()) && error.contains("name another"), "{error}");
+    }
+
+    #[test]
+    fn an_error_of_no_run_tells_what_was_met() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("result.json"), "{").unwrap();
+        let error = write_report(&[home.path().to_owned()], home.path(), &fixed()).unwrap_err().to_string();
+        assert!(error.contains("malformed"), "{error}");
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_in_the_page_and_in_the_warnings() {
+        let home = tempfile::tempdir().unwrap();
+        synthetic::write(home.path(), &RunSpec::new("recall", "a", 0));
+        let broken = synthetic::write(home.path(), &RunSpec::new("recall", "a", 1));
+        fs::write(broken.join("result.json"), "[]").unwrap();
+        let report = write_report(&[home.path().to_owned()], &home.path().join("out"), &fixed()).unwrap();
+        assert!(report.warnings[0].contains("malformed"), "{:?}", report.warnings);
+        assert!(fs::read_to_string(report.html).unwrap().contains("since it is malformed"));
+    }
+
+    #[test]
+    fn runs_without_curves_labels_or_finite_times_are_reported() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = synthetic::write(home.path(), &RunSpec::new("recall", "a", 0));
+        fs::remove_file(dir.join("metrics.jsonl")).unwrap();
+        let mut result: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(dir.join("result.json")).unwrap()).unwrap();
+        result["test"] = serde_json::json!([]);
+        result["timing"]["tokens_per_second"] = serde_json::Value::Null;
+        fs::write(dir.join("result.json"), result.to_string()).unwrap();
+        let report = write_report(&[home.path().to_owned()], &home.path().join("out"), &fixed()).unwrap();
+        assert!(report.figures.is_empty());
+        assert_eq!(report.cases[0].tokens_per_second, None);
+        assert!(report.warnings.len() >= 3, "{:?}", report.warnings);
+    }
+
+    #[test]
+    fn a_thousand_runs_are_reported_in_seconds() {
+        // Generous: the measured time is a small part of it, but a busy machine must not fail the test.
+        const LIMIT: Duration = Duration::from_secs(10);
+        let home = tempfile::tempdir().unwrap();
+        for case in 0..200 {
+            for seed in 0..5 {
+                let spec =
+                    RunSpec { steps: 1000, every: 40, ..RunSpec::new("recall", &format!("case{case:03}"), seed) };
+                synthetic::write(home.path(), &spec);
+            }
+        }
+        let start = Instant::now();
+        let report = write_report(&[home.path().to_owned()], &home.path().join("out"), &fixed()).unwrap();
+        assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
+        assert_eq!(report.cases.len(), 200);
+        assert_eq!(report.comparisons.len(), 199);
+    }
+}

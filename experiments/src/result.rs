@@ -1,0 +1,130 @@
+//! What a run leaves behind, as data: the rows of `metrics.jsonl` and the content of `result.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Scores of one slice of a split: all of its labelled positions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SliceScore {
+    /// Name of the slice, for example `length=64,pairs=16`.
+    pub slice: String,
+    /// What sets the slice apart: `length`, `pairs`, …
+    pub keys: BTreeMap<String, f64>,
+    /// Sequences evaluated.
+    pub examples: u64,
+    /// Labelled positions evaluated.
+    pub labels: u64,
+    /// Labelled positions answered right.
+    pub correct: u64,
+    /// Sequences with every answer right.
+    pub whole: u64,
+    /// `correct / labels`.
+    pub accuracy: f64,
+    /// Mean cross-entropy over the labelled positions, in nats.
+    pub loss: f64,
+    /// Accuracy of a uniform guesser.
+    pub chance: f64,
+}
+
+/// One row of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Metric {
+    /// A training step.
+    Train {
+        /// Optimiser steps taken, this one included.
+        step: u64,
+        /// Mean cross-entropy of the step's batch over labelled positions, in nats.
+        loss: f64,
+        /// Learning rate of the step.
+        lr: f64,
+        /// Global 2-norm of the gradient before clipping.
+        grad_norm: f64,
+        /// Tokens seen so far.
+        tokens: u64,
+        /// Training throughput since the last record, in tokens a second.
+        tokens_per_second: f64,
+    },
+    /// One slice of an evaluation.
+    Eval {
+        /// Optimiser steps taken before it.
+        step: u64,
+        /// `validation` or `test`.
+        split: String,
+        /// The scores.
+        #[serde(flatten)]
+        score: SliceScore,
+    },
+}
+
+/// Why training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// All steps were taken.
+    Steps,
+    /// Validation accuracy reached `eval.stop_at`.
+    Target,
+    /// `eval.patience` evaluations brought nothing better.
+    Patience,
+}
+
+/// The content of `result.json`: everything that a report reads of a run.
+///
+/// All of it but `timing` is a pure function of the config on a CPU.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Version of Heddle that made it.
+    pub version: String,
+    /// Name of the experiment.
+    pub name: String,
+    /// Name of the case (empty for a run outside a sweep).
+    pub case: String,
+    /// Seed.
+    pub seed: u64,
+    /// Sweep axes: dotted key → value.
+    pub axes: BTreeMap<String, Value>,
+    /// Hash of the resolved config.
+    pub config_hash: String,
+    /// Hash of the task's data (kind, settings and version).
+    pub data_hash: String,
+    /// Device, as asked for.
+    pub device: String,
+    /// Trained numbers.
+    pub parameters: u64,
+    /// Bytes of state one sequence needs while decoding at the longest test length, in f32.
+    pub state_bytes: u64,
+    /// Length that `state_bytes` is for.
+    pub state_length: u64,
+    /// Optimiser steps taken.
+    pub steps: u64,
+    /// Step of the checkpoint that was best on validation, whose scores follow.
+    pub best_step: u64,
+    /// Step at which validation accuracy first reached `eval.stop_at`.
+    pub steps_to_target: Option<u64>,
+    /// Why training ended.
+    pub stop: Stop,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Scores on the validation stream at `best_step`.
+    pub validation: Vec<SliceScore>,
+    /// Scores on the test stream at `best_step`.
+    pub test: Vec<SliceScore>,
+    /// What the clock said; the only part that differs between two executions.
+    pub timing: Timing,
+}
+
+/// What the clock said of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Seconds spent training, evaluation and interruptions left out.
+    pub train_seconds: f64,
+    /// Seconds in all, over every start of the run.
+    pub total_seconds: f64,
+    /// Training throughput, in tokens a second.
+    pub tokens_per_second: f64,
+    /// Share of training time outside forward, backward and optimiser, 0 to 1.
+    pub overhead: f64,
+}

@@ -1,0 +1,227 @@
+//! One run: its directory, its lock, its result.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use heddle_hybrid::{Init, Model, ModelError};
+use heddle_tasks::{Split, Task, TaskError, content_hash};
+use serde_json::Value;
+
+use crate::Registry;
+use crate::config::{ConfigError, PlannedRun, RunConfig};
+use crate::device::{DeviceError, device};
+use crate::evaluate::evaluate;
+use crate::files::{FileError, create_dir, sweep_leftovers, write_atomic};
+use crate::progress;
+use crate::result::{RunResult, Timing};
+use crate::train::{Clock, TrainError, Trained, Trainer, record_scores};
+
+/// Why a run did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The config asks for something impossible.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The task cannot be built.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// The device cannot be used.
+    #[error("`device`: {0}")]
+    Device(#[from] DeviceError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Training stopped short.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// Another process works on the same run.
+    #[error("another process is working on {}; wait for it, or stop it", .0.display())]
+    Locked(PathBuf),
+}
+
+impl RunError {
+    /// Whether the fault lies in what was asked for, not in what happened.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Task(_) | Self::Device(_))
+    }
+}
+
+/// A finished run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// What it found.
+    pub result: RunResult,
+    /// Whether it had been finished before, and nothing was done now.
+    pub skipped: bool,
+    /// Damaged checkpoints that were passed over.
+    pub warnings: Vec<String>,
+}
+
+/// How a run is executed; none of it changes what it finds.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The directory that runs go to, as `out/NAME/HASH`.
+    pub out: PathBuf,
+    /// Whether progress may be drawn.
+    pub progress: bool,
+}
+
+/// The directory of a run below `out`.
+pub fn directory(out: &Path, planned: &PlannedRun) -> PathBuf {
+    out.join(&planned.config.name).join(&planned.hash)
+}
+
+/// Checks everything that can be known to fail before a run begins: task, device and model.
+///
+/// # Errors
+/// With the first thing that is impossible, drawn on the line that asked for it.
+pub fn check(planned: &PlannedRun, registry: &Registry) -> Result<(), RunError> {
+    prepare(planned, registry).map(drop)
+}
+
+struct Prepared {
+    task: Box<dyn Task>,
+    device: burn::tensor::Device,
+    model: Model,
+}
+
+fn prepare(planned: &PlannedRun, registry: &Registry) -> Result<Prepared, RunError> {
+    let config = &planned.config;
+    let device = device(&config.device)?.autodiff();
+    let task = build_task(config, registry)?;
+    let mut init = Init::new(config.seed, &device);
+    let model = Model::new(&config.model, task.vocab(), &registry.mixers, &mut init);
+    let model = model.map_err(|error: ModelError| planned.blame(&error.key(), &error.to_string()))?;
+    Ok(Prepared { task, device, model })
+}
+
+/// The task that a config describes.
+///
+/// # Errors
+/// If its settings are impossible.
+pub fn build_task(config: &RunConfig, registry: &Registry) -> Result<Box<dyn Task>, TaskError> {
+    let mut settings = config.task.clone();
+    let kind = settings.remove("kind");
+    registry.tasks.build(kind.as_ref().and_then(Value::as_str).unwrap_or_default(), &Value::Object(settings))
+}
+
+/// Executes a run, or takes it up where it was interrupted, or returns its result if it was finished before.
+///
+/// # Errors
+/// If the config is impossible, the run fails, or its directory cannot be used.
+pub fn run(planned: &PlannedRun, registry: &Registry, options: &RunOptions) -> Result<Finished, RunError> {
+    let directory = directory(&options.out, planned);
+    if let Some(result) = finished(&directory)? {
+        return Ok(Finished { directory, result, skipped: true, warnings: vec![] });
+    }
+    let Prepared { task, device, model } = prepare(planned, registry)?;
+    create_dir(&directory)?;
+    let _lock = lock(&directory)?;
+    sweep_leftovers(&directory)?;
+    write_atomic(&directory.join("config.toml"), planned.config.to_toml().as_bytes())?;
+
+    let parameters = model.num_params() as u64;
+    let bar = progress::bar(planned.config.train.steps, options.progress);
+    let (trainer, warnings) = Trainer::open(&planned.config, &*task, model, &device, &directory, bar)?;
+    let trained = trainer.train().inspect_err(|error| note_failure(&directory, error))?;
+    let result = conclude(planned, &*task, trained, parameters, &directory)?;
+    remove_if_there(&directory.join("failure.txt"))?;
+    Ok(Finished { directory, result, skipped: false, warnings })
+}
+
+/// The result of a run if it is finished.
+///
+/// # Errors
+/// If there is a result that cannot be read.
+pub fn finished(directory: &Path) -> Result<Option<RunResult>, FileError> {
+    let path = directory.join("result.json");
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(FileError::of("read", &path))?,
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|error| FileError::of("read", &path)(error.into()))
+}
+
+fn conclude(
+    planned: &PlannedRun,
+    task: &dyn Task,
+    trained: Trained,
+    parameters: u64,
+    directory: &Path,
+) -> Result<RunResult, RunError> {
+    let PlannedRun { config, axes, hash, .. } = planned;
+    let Trained { state, best: model, mut recorder, clock } = trained;
+    let best = state.best.expect("training ends with an evaluation");
+    let device = model.devices().remove(0);
+    let test = evaluate(&model, task, Split::Test, config.seed, config.eval.batch, &device);
+    record_scores(&mut recorder, best.step, Split::Test, &test)?;
+    recorder.sync()?;
+    let length = task.slices(Split::Test).iter().map(|slice| slice.length).max().unwrap_or(0);
+    let result = RunResult {
+        version: env!("CARGO_PKG_VERSION").into(),
+        name: config.name.clone(),
+        case: config.case.clone(),
+        seed: config.seed,
+        axes: axes.clone(),
+        config_hash: hash.clone(),
+        data_hash: content_hash(task, config.seed),
+        device: config.device.clone(),
+        parameters,
+        state_bytes: model.state_bytes(length),
+        state_length: length as u64,
+        steps: state.step,
+        best_step: best.step,
+        steps_to_target: state.steps_to_target,
+        stop: state.stop.expect("training has ended"),
+        tokens: state.tokens,
+        validation: best.validation,
+        test,
+        timing: timing(clock),
+    };
+    let mut text = serde_json::to_string_pretty(&result).expect("a result serialises");
+    text.push('\n');
+    write_atomic(&directory.join("result.json"), text.as_bytes())?;
+    Ok(result)
+}
+
+/// Holds the run directory for this process; the system lets go of it however the process ends.
+fn lock(directory: &Path) -> Result<File, RunError> {
+    let path = directory.join("lock");
+    let file = File::create(&path).map_err(FileError::of("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RunError::Locked(directory.to_owned())),
+        Err(TryLockError::Error(error)) => Err(FileError::of("lock", &path)(error).into()),
+    }
+}
+
+/// Leaves the reason of a failure beside the run; a disk too full to take it has been reported already.
+fn note_failure(directory: &Path, error: &TrainError) {
+    let _ = write_atomic(&directory.join("failure.txt"), format!("{error}\n").as_bytes());
+}
+
+fn remove_if_there(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::of("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn timing(clock: Clock) -> Timing {
+    let training = clock.training.max(f64::MIN_POSITIVE);
+    Timing {
+        train_seconds: clock.training,
+        total_seconds: clock.total,
+        tokens_per_second: clock.tokens as f64 / training,
+        overhead: 1.0 - clock.computing / training,
+    }
+}
+
+/// The axes of a planned run, as a JSON object on one line.
+pub fn axes_to_json(axes: &BTreeMap<String, Value>) -> String {
+    serde_json::to_string(axes).expect("plain values serialise")
+}

@@ -1,0 +1,121 @@
+//! The program, run in a directory of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use experiments::checkpoint::{Tensors, restore};
+use serde_json::Value;
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace").to_owned()
+}
+
+/// A directory of its own and the program to run in it.
+pub(crate) struct Bench(tempfile::TempDir);
+
+/// A model and task so small that a run takes about a second.
+pub(crate) const SMALL: &str = r#"
+name = "small"
+
+[task]
+kind = "mqar"
+vocab = 32
+train = [{ length = 16, pairs = 2 }, { length = 24, pairs = 3 }]
+validation = [{ length = 16, pairs = 2, examples = 32 }]
+test = [{ length = 16, pairs = 2, examples = 32 }, { length = 24, pairs = 3, examples = 32 }]
+
+[model]
+d_model = 16
+layers = ["mamba", "attention+mlp"]
+
+[model.mixer.mamba]
+d_state = 4
+
+[model.mixer.attention]
+heads = 2
+
+[model.channel.mlp]
+kind = "swiglu"
+
+[train]
+steps = 60
+batch = 8
+warmup = 10
+checkpoint_every = 5
+
+[eval]
+every = 20
+batch = 16
+"#;
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.path(name), text).expect("the directory is writable");
+        self.path(name)
+    }
+
+    /// The program, to be started in this directory.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heddle"));
+        command.args(args).current_dir(self.0.path());
+        command
+    }
+
+    pub(crate) fn heddle(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the program starts")
+    }
+
+    /// Runs the program, which must succeed, and returns what it prints.
+    pub(crate) fn succeed(&self, args: &[&str]) -> String {
+        let output = self.heddle(args);
+        assert!(output.status.success(), "heddle {args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs the program, which must end with `code`, and returns what it complains of.
+    pub(crate) fn fail(&self, code: i32, args: &[&str]) -> String {
+        let output = self.heddle(args);
+        let complaint = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "heddle {args:?}: {complaint}");
+        assert!(!complaint.contains("panicked"), "{complaint}");
+        complaint
+    }
+
+    /// The only run directory of an experiment.
+    pub(crate) fn run_directory(&self, out: &str, name: &str) -> PathBuf {
+        let runs = fs::read_dir(self.path(out).join(name)).expect("the experiment has runs");
+        let mut runs: Vec<PathBuf> = runs.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        runs.remove(0)
+    }
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("the program prints UTF-8")
+}
+
+/// Everything of a result that is a function of the config.
+pub(crate) fn result_without_timing(run: &Path) -> Value {
+    let text = fs::read_to_string(run.join("result.json")).expect("the run is finished");
+    let mut result: Value = serde_json::from_str(&text).expect("a result is JSON");
+    result.as_object_mut().unwrap().remove("timing").expect("a result has a timing");
+    result
+}
+
+/// The parameters, moments and best parameters that a run ended with, as bits.
+pub(crate) fn last_tensors(run: &Path) -> [Vec<(String, Vec<u8>)>; 3] {
+    let (checkpoint, warnings) = restore(&run.join("checkpoint")).unwrap().expect("the run has a checkpoint");
+    assert_eq!(warnings, Vec::<String>::new());
+    let bits = |tensors: Tensors| tensors.into_iter().map(|(name, data)| (name, data.as_bytes().to_vec())).collect();
+    [bits(checkpoint.model), bits(checkpoint.moments), bits(checkpoint.best)]
+}

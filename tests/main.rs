@@ -1,0 +1,10 @@
+//! Tests that cross crates or go through the program.
+
+mod harness;
+
+mod faults;
+mod layout;
+mod mixers;
+mod quickstart;
+mod resume;
+mod tensorboard;

@@ -1,0 +1,189 @@
+//! What every mixer promises, for every mixer that is registered: a new one is covered by being registered.
+
+use approx::assert_relative_eq;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use heddle_hybrid::{AnyMixer, AnyState, Init, KindTable, MixerRegistry};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const WIDTH: usize = 16;
+const LENGTH: usize = 11;
+
+/// Chunked and whole sum in other orders; values are of order one.
+const ROUNDING: f32 = 2e-5;
+
+/// Gradients pass through more products than values do.
+const GRADIENT_ROUNDING: f32 = 2e-4;
+
+/// Every registered mixer, by name, with default settings, on both CPU backends.
+fn for_each_mixer(check: impl Fn(&str, &AnyMixer, &Device)) {
+    let registry = MixerRegistry::default();
+    assert!(registry.kinds().count() >= 2);
+    for device in [Device::flex().autodiff(), Device::ndarray().autodiff()] {
+        for kind in registry.kinds() {
+            let table = KindTable::from_iter([("kind".to_owned(), kind.into())]);
+            let mixer = registry.build(&table, WIDTH, &mut Init::new(5, &device)).unwrap();
+            check(kind, &mixer, &device);
+        }
+    }
+}
+
+fn random<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let values = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect::<Vec<f32>>();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// Runs `x` through the mixer in chunks of these lengths.
+fn chunked(mixer: &AnyMixer, x: &Tensor<3>, lengths: &[usize]) -> (Tensor<3>, AnyState) {
+    let [b, _, d] = x.dims();
+    let mut state = mixer.state(b, d, &x.device());
+    let mut outputs = vec![];
+    let mut start = 0;
+    for length in lengths {
+        let (y, next) = mixer.forward(x.clone().slice([0..b, start..start + length, 0..d]), state);
+        outputs.push(y);
+        state = next;
+        start += length;
+    }
+    (Tensor::cat(outputs, 1), state)
+}
+
+fn close(name: &str, a: &Tensor<3>, b: &Tensor<3>, tolerance: f32) {
+    let (a, b) = (a.to_data().iter::<f32>().collect::<Vec<_>>(), b.to_data().iter::<f32>().collect::<Vec<_>>());
+    let scale = a.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    assert!(scale > 0.0 && scale.is_finite(), "{name}: the outputs are zero or not finite");
+    for (a, b) in a.iter().zip(&b) {
+        assert_relative_eq!(a / scale, b / scale, epsilon = tolerance);
+    }
+}
+
+/// Gradients of every parameter and of `x` for the loss Σ weight · y, in the module's order.
+fn gradients(mixer: &AnyMixer, lengths: &[usize], device: &Device) -> Vec<(String, Vec<f32>)> {
+    struct Collect<'a>(&'a burn::tensor::Gradients, Vec<(String, Vec<f32>)>, Vec<String>);
+    impl ModuleVisitor for Collect<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.2.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.2.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let path = self.2.join(".");
+            let grad = param.val().grad(self.0).unwrap_or_else(|| panic!("`{path}` gets no gradient"));
+            self.1.push((path, grad.into_data().iter::<f32>().collect()));
+        }
+    }
+    let x = random([2, LENGTH, WIDTH], 1, device).require_grad();
+    let (y, _) = chunked(mixer, &x, lengths);
+    let grads = (y * random([2, LENGTH, WIDTH], 2, device)).sum().backward();
+    let mut collect = Collect(&grads, vec![], vec![]);
+    mixer.visit(&mut collect);
+    collect.1.push(("x".into(), x.grad(&grads).expect("x gets a gradient").into_data().iter::<f32>().collect()));
+    collect.1
+}
+
+#[test]
+fn any_split_of_a_sequence_gives_the_outputs_of_the_whole() {
+    for_each_mixer(|kind, mixer, device| {
+        let x = random([2, LENGTH, WIDTH], 1, device);
+        let (whole, _) = chunked(mixer, &x, &[LENGTH]);
+        for lengths in [&[1; LENGTH][..], &[4, 7], &[10, 1], &[1, 2, 8]] {
+            close(kind, &whole, &chunked(mixer, &x, lengths).0, ROUNDING);
+        }
+    });
+}
+
+#[test]
+fn any_split_of_a_sequence_gives_the_gradients_of_the_whole() {
+    for_each_mixer(|kind, mixer, device| {
+        let whole = gradients(mixer, &[LENGTH], device);
+        for lengths in [&[1; LENGTH][..], &[4, 7], &[1, 2, 8]] {
+            for ((name, a), (_, b)) in whole.iter().zip(gradients(mixer, lengths, device)) {
+                let scale = a.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+                assert!(scale > 0.0, "{kind}: the gradient of `{name}` is zero");
+                for (a, b) in a.iter().zip(&b) {
+                    assert!((a - b).abs() <= GRADIENT_ROUNDING * scale, "{kind}, {lengths:?}: `{name}` {a} became {b}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_later_token_changes_no_earlier_output() {
+    for_each_mixer(|kind, mixer, device| {
+        let x = random([1, LENGTH, WIDTH], 1, device);
+        let y = chunked(mixer, &x, &[LENGTH]).0.into_data().iter::<f32>().collect::<Vec<_>>();
+        for t in 0..LENGTH {
+            let changed = x.clone().slice_assign([0..1, t..t + 1, 0..WIDTH], random([1, 1, WIDTH], 9, device));
+            let z = chunked(mixer, &changed, &[LENGTH]).0.into_data().iter::<f32>().collect::<Vec<_>>();
+            let (before, after) = (0..t * WIDTH, t * WIDTH..LENGTH * WIDTH);
+            assert_eq!(y[before.clone()], z[before], "{kind}: token {t} reached back");
+            assert_ne!(y[after.clone()], z[after], "{kind}: token {t} reached nothing");
+        }
+    });
+}
+
+#[test]
+fn sequences_of_a_batch_do_not_meet() {
+    for_each_mixer(|kind, mixer, device| {
+        let x = random([3, LENGTH, WIDTH], 1, device);
+        let (together, _) = chunked(mixer, &x, &[LENGTH]);
+        for row in 0..3 {
+            let (alone, _) = chunked(mixer, &x.clone().slice([row..row + 1]), &[LENGTH]);
+            close(kind, &together.clone().slice([row..row + 1]), &alone, ROUNDING);
+        }
+    });
+}
+
+#[test]
+fn the_state_holds_the_bytes_that_the_cost_model_says() {
+    for_each_mixer(|kind, mixer, device| {
+        for length in [1, 5, LENGTH] {
+            let (_, state) = chunked(mixer, &random([3, length, WIDTH], 1, device), &[length]);
+            assert_eq!(state.bytes() as u64, 3 * mixer.state_bytes(length, WIDTH), "{kind} after {length} tokens");
+        }
+    });
+}
+
+#[test]
+fn a_detached_state_passes_values_and_no_gradients() {
+    for_each_mixer(|kind, mixer, device| {
+        let x = random([1, 4, WIDTH], 1, device).require_grad();
+        let (_, state) = chunked(mixer, &x, &[4]);
+        let next = random([1, 3, WIDTH], 2, device);
+        let (y, _) = mixer.forward(next.clone(), state.clone());
+        let (z, _) = mixer.forward(next, state.detach());
+        assert_eq!(y.to_data(), z.to_data(), "{kind}");
+        assert!(x.grad(&y.sum().backward()).is_some(), "{kind}: the state carries no gradient");
+        assert!(x.grad(&z.sum().backward()).is_none(), "{kind}: a detached state carries a gradient");
+    });
+}
+
+#[test]
+fn a_saved_mixer_computes_the_same() {
+    for_each_mixer(|kind, mixer, device| {
+        let x = random([1, LENGTH, WIDTH], 1, device);
+        let record = mixer.clone().into_record();
+        let registry = MixerRegistry::default();
+        let table = KindTable::from_iter([("kind".to_owned(), kind.into())]);
+        let other = registry.build(&table, WIDTH, &mut Init::new(6, device)).unwrap();
+        assert_ne!(chunked(&other, &x, &[LENGTH]).0.into_data(), chunked(mixer, &x, &[LENGTH]).0.into_data());
+        let loaded = other.load_record(record);
+        assert_eq!(chunked(&loaded, &x, &[LENGTH]).0.into_data(), chunked(mixer, &x, &[LENGTH]).0.into_data(), "{kind}");
+    });
+}
+
+#[test]
+#[should_panic(expected = "the state given to a mixer is not a heddle_ssm::mamba::MambaState")]
+fn a_state_of_another_mixer_is_refused() {
+    let (registry, device) = (MixerRegistry::default(), Device::flex());
+    let build = |kind: &str| {
+        let table = KindTable::from_iter([("kind".to_owned(), kind.into())]);
+        registry.build(&table, WIDTH, &mut Init::new(0, &device)).unwrap()
+    };
+    let state = build("attention").state(1, WIDTH, &device);
+    build("mamba").forward(random([1, 2, WIDTH], 0, &device), state);
+}

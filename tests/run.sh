@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Runs every test. What they need beyond Rust is installed first, if this may be done; otherwise the tests that need it
+# are skipped by name. With CI set, a skip is a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Python reads the TensorBoard events back, in an environment of its own.
+venv=target/test-venv
+if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import tensorboard' 2>/dev/null; then
+    python3 -m venv "$venv" 2>/dev/null && "$venv/bin/pip" install --quiet 'tensorboard>=2.15' 'setuptools<81' ||
+        echo "tests: Python's tensorboard is missing and cannot be installed; the tests that read events are skipped" >&2
+fi
+if "$venv/bin/python" -c 'import tensorboard' 2>/dev/null; then
+    export HEDDLE_TEST_PYTHON="$PWD/$venv/bin/python"
+elif [ -n "${CI:-}" ]; then
+    echo "tests: in CI nothing may be skipped" >&2
+    exit 1
+fi
+
+cargo test --release --workspace "$@"
