@@ -67,7 +67,10 @@ fn an_unknown_block_and_an_unused_name_are_named() {
 
 #[test]
 fn a_setting_that_no_block_can_have_is_drawn() {
-    assert_contains(&complaint(&SMALL.replace("heads = 2", "heads = 3"), &[]), &["run.toml:", "heads", "do not divide"]);
+    assert_contains(
+        &complaint(&SMALL.replace("heads = 2", "heads = 3"), &[]),
+        &["run.toml:", "heads", "do not divide"],
+    );
 }
 
 #[test]
@@ -103,7 +106,8 @@ fn a_damaged_checkpoint_is_passed_over_and_a_lone_one_refused() {
     let hash = whole.file_name().unwrap().to_str().unwrap();
     let run = bench.path("runs").join("small").join(hash);
     fs::create_dir_all(run.join("checkpoint")).unwrap();
-    let mut checkpoints: Vec<_> = fs::read_dir(whole.join("checkpoint")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut checkpoints: Vec<_> =
+        fs::read_dir(whole.join("checkpoint")).unwrap().map(|entry| entry.unwrap().path()).collect();
     checkpoints.sort();
     assert_eq!(checkpoints.len(), 2);
     for checkpoint in &checkpoints {
@@ -117,7 +121,10 @@ fn a_damaged_checkpoint_is_passed_over_and_a_lone_one_refused() {
     fs::write(&newest, bytes).unwrap();
     let output = bench.heddle(&["run", "run.toml"]);
     assert!(output.status.success());
-    assert_contains(&crate::harness::text(&output.stderr), &["warning: passed over", newest.to_str().unwrap().rsplit('/').next().unwrap()]);
+    assert_contains(
+        &crate::harness::text(&output.stderr),
+        &["warning: passed over", newest.to_str().unwrap().rsplit('/').next().unwrap()],
+    );
     assert!(last_tensors(&whole) == last_tensors(&run), "the run went on from the older checkpoint to the same end");
 
     fs::remove_file(run.join("result.json")).unwrap();
@@ -134,7 +141,12 @@ fn a_damaged_checkpoint_is_passed_over_and_a_lone_one_refused() {
 #[test]
 fn a_diverging_run_stops_with_step_and_seed_and_keeps_its_checkpoint() {
     let bench = Bench::new();
-    bench.write("run.toml", &SMALL.replace("warmup = 10", "warmup = 0\nlr = 1e30\nclip = 0.0\ncheckpoint_every = 1").replace("checkpoint_every = 5\n", ""));
+    bench.write(
+        "run.toml",
+        &SMALL
+            .replace("warmup = 10", "warmup = 0\nlr = 1e30\nclip = 0.0\ncheckpoint_every = 1")
+            .replace("checkpoint_every = 5\n", ""),
+    );
     let complaint = bench.fail(FAILED, &["run", "run.toml", "--seed", "7"]);
     assert_contains(&complaint, &["diverged at step", "seed 7", "train.lr"]);
     let run = bench.run_directory("runs", "small");
@@ -162,16 +174,26 @@ fn a_sweep_lists_what_failed_and_finishes_the_rest() {
     assert_contains(&table, &["calm", "report.html"]);
     assert!(!table.contains("wild"), "{table}");
     // What was finished is not run again.
-    assert_contains(&crate::harness::text(&bench.heddle(&["sweep", "sweep.toml"]).stdout), &["2 of 4 runs were finished before"]);
+    assert_contains(
+        &crate::harness::text(&bench.heddle(&["sweep", "sweep.toml"]).stdout),
+        &["2 of 4 runs were finished before"],
+    );
 }
 
 #[test]
 fn a_second_process_is_kept_out_of_a_run() {
     let bench = Bench::new();
-    bench.write("run.toml", &SMALL.replace("steps = 60", "steps = 100000").replace("checkpoint_every = 5", "checkpoint_every = 0"));
+    bench.write(
+        "run.toml",
+        &SMALL.replace("steps = 60", "steps = 100000").replace("checkpoint_every = 5", "checkpoint_every = 0"),
+    );
     let mut first = bench.command(&["run", "run.toml"]).stdout(std::process::Stdio::null()).spawn().unwrap();
     let started = std::time::Instant::now();
-    while !bench.path("runs/small").exists() || fs::read_dir(bench.path("runs/small")).unwrap().all(|run| !run.unwrap().path().join("metrics.jsonl").exists()) {
+    while !bench.path("runs/small").exists()
+        || fs::read_dir(bench.path("runs/small"))
+            .unwrap()
+            .all(|run| !run.unwrap().path().join("metrics.jsonl").exists())
+    {
         assert!(started.elapsed().as_secs() < 60, "the first process does not start");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
@@ -184,7 +206,11 @@ fn a_second_process_is_kept_out_of_a_run() {
 #[test]
 fn a_reader_that_closes_the_pipe_is_no_failure() {
     let bench = Bench::new();
-    let mut child = bench.command(&["task", "sample", "mqar", "--n", "100000"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = bench
+        .command(&["task", "sample", "mqar", "--n", "100000"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
 }

@@ -51,7 +51,8 @@ fn every_crate_is_named_after_its_folder_and_takes_the_workspace_lints() {
 fn crates_depend_in_one_direction() {
     let depends = |a: &str, b: &str| {
         let manifest = fs::read_to_string(root().join("crates").join(a).join("Cargo.toml")).unwrap();
-        let dependencies = manifest.split("[dev-dependencies]").next().unwrap().split("[dependencies]").nth(1).unwrap().to_owned();
+        let dependencies =
+            manifest.split("[dev-dependencies]").next().unwrap().split("[dependencies]").nth(1).unwrap().to_owned();
         dependencies.lines().any(|line| line.starts_with(&format!("{b}.")) || line.starts_with(&format!("{b} ")))
     };
     assert!(depends("heddle-hybrid", "heddle-ssm") && depends("heddle-hybrid", "heddle-attention"));
@@ -74,7 +75,8 @@ fn only_the_kernels_name_a_backend_or_hold_unsafe_code() {
             assert!(!text.contains(word), "{} contains `{word}`", path.display());
         }
     }
-    let roots = files("rs").into_iter().filter(|(path, _)| path.ends_with("src/lib.rs") && !path.starts_with(kernels()));
+    let roots =
+        files("rs").into_iter().filter(|(path, _)| path.ends_with("src/lib.rs") && !path.starts_with(kernels()));
     for (path, text) in roots {
         assert!(text.contains("#![forbid(unsafe_code)]"), "{} does not forbid unsafe code", path.display());
     }
@@ -83,7 +85,8 @@ fn only_the_kernels_name_a_backend_or_hold_unsafe_code() {
 #[test]
 fn only_experiments_read_files_clocks_arguments_or_environment() {
     for (path, text) in files("rs") {
-        let library = path.starts_with(root().join("crates")) && path.components().any(|part| part.as_os_str() == "src");
+        let library =
+            path.starts_with(root().join("crates")) && path.components().any(|part| part.as_os_str() == "src");
         if !library || path.starts_with(kernels().join("src/cpu")) {
             continue;
         }
@@ -105,7 +108,13 @@ fn files_stay_short_enough_to_hold_one_thing() {
 #[test]
 fn nothing_is_left_undone() {
     // Split, so that this file does not find itself.
-    let words = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!("), concat!("FIX", "ME"), concat!("#[igno", "re")];
+    let words = [
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+        concat!("dbg", "!("),
+        concat!("FIX", "ME"),
+        concat!("#[igno", "re"),
+    ];
     for (path, text) in files("rs") {
         for word in words {
             assert!(!text.contains(word), "{} contains `{word}`", path.display());
@@ -115,7 +124,13 @@ fn nothing_is_left_undone() {
 
 #[test]
 fn the_project_speaks_of_itself_alone() {
-    let words = [concat!("/wo", "rk/"), concat!("../sha", "red"), concat!("crates", ".io/"), concat!("pypi", ".org"), concat!("/ro", "ot/")];
+    let words = [
+        concat!("/wo", "rk/"),
+        concat!("../sha", "red"),
+        concat!("crates", ".io/"),
+        concat!("pypi", ".org"),
+        concat!("/ro", "ot/"),
+    ];
     for extension in ["rs", "toml", "md", "sh", "html"] {
         for (path, text) in files(extension) {
             for word in words {
@@ -151,7 +166,8 @@ fn every_config_states_its_question_its_command_its_time_and_its_score() {
 fn dependencies_are_named_in_the_workspace_alone() {
     for (path, text) in files("toml") {
         if path.file_name().is_some_and(|name| name == "Cargo.toml") && path != root().join("Cargo.toml") {
-            for line in text.lines().filter(|line| line.contains("version = \"") || line.contains("path = \"../heddle")) {
+            for line in text.lines().filter(|line| line.contains("version = \"") || line.contains("path = \"../heddle"))
+            {
                 assert!(line.contains("package") || line.starts_with("version"), "{}: {line}", path.display());
             }
         }

@@ -21,7 +21,8 @@ fn longer() -> String {
 
 fn metrics_without_speed(run: &Path) -> Vec<serde_json::Value> {
     let rows = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let rows = rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("no row is half-written"));
+    let rows =
+        rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("no row is half-written"));
     rows.map(|mut row| {
         row.as_object_mut().unwrap().remove("tokens_per_second");
         row
@@ -57,7 +58,10 @@ fn a_run_killed_at_random_moments_ends_bit_identical() {
     let killed = bench.run_directory("killed", "small");
     assert_same(&undisturbed, &killed);
     let leftovers = |directory: &Path| {
-        fs::read_dir(directory).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".writing")).count()
+        fs::read_dir(directory)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".writing"))
+            .count()
     };
     assert_eq!(leftovers(&killed) + leftovers(&killed.join("checkpoint")), 0);
 }
@@ -69,7 +73,11 @@ fn the_number_of_threads_changes_no_bit() {
     bench.write("run.toml", &SMALL.replace("d_model = 16", "d_model = 128").replace("batch = 8", "batch = 32"));
     for threads in ["1", "2", "3"] {
         let out = format!("threads{threads}");
-        let status = bench.command(&["run", "run.toml", "--set", "train.steps=20", "--out", &out]).env("RAYON_NUM_THREADS", threads).output().unwrap();
+        let status = bench
+            .command(&["run", "run.toml", "--set", "train.steps=20", "--out", &out])
+            .env("RAYON_NUM_THREADS", threads)
+            .output()
+            .unwrap();
         assert!(status.status.success(), "{}", crate::harness::text(&status.stderr));
     }
     let [one, two, three] = ["threads1", "threads2", "threads3"].map(|out| bench.run_directory(out, "small"));

@@ -51,7 +51,9 @@ fn python_reads_the_events_that_the_metrics_hold() {
     check("train/learning_rate", recorded("train", "lr", &all));
     check("train/gradient_norm", recorded("train", "grad_norm", &all));
     check("train/tokens_per_second", recorded("train", "tokens_per_second", &all));
-    for (split, slice) in [("validation", "length=16,pairs=2"), ("test", "length=16,pairs=2"), ("test", "length=24,pairs=3")] {
+    for (split, slice) in
+        [("validation", "length=16,pairs=2"), ("test", "length=16,pairs=2"), ("test", "length=24,pairs=3")]
+    {
         let of_slice = |row: &Value| row["split"] == split && row["slice"] == slice;
         check(&format!("{split}/accuracy/{slice}"), recorded("eval", "accuracy", &of_slice));
         check(&format!("{split}/loss/{slice}"), recorded("eval", "loss", &of_slice));

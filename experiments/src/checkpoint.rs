@@ -132,7 +132,8 @@ pub fn restore(directory: &Path) -> Result<Option<(Checkpoint, Vec<String>)>, Ch
 fn list(directory: &Path) -> Result<Vec<(u64, PathBuf)>, FileError> {
     let entries = fs::read_dir(directory).map_err(FileError::of("read the directory", directory))?;
     let step_of = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.split('.').next()?.parse().ok();
-    let mut files: Vec<(u64, PathBuf)> = entries.flatten().filter_map(|entry| Some((step_of(&entry.path())?, entry.path()))).collect();
+    let mut files: Vec<(u64, PathBuf)> =
+        entries.flatten().filter_map(|entry| Some((step_of(&entry.path())?, entry.path()))).collect();
     files.sort();
     Ok(files)
 }
@@ -166,7 +167,8 @@ fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let state = header.metadata().as_ref().and_then(|metadata| metadata.get(STATE)).ok_or("it holds no training state")?;
+    let state =
+        header.metadata().as_ref().and_then(|metadata| metadata.get(STATE)).ok_or("it holds no training state")?;
     let state = serde_json::from_str(state).map_err(|error| format!("its training state cannot be read: {error}"))?;
     let mut groups: BTreeMap<String, Tensors> = BTreeMap::new();
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
@@ -243,7 +245,9 @@ pub fn with_parameters<M: Module>(module: M, tensors: &Tensors) -> Result<M, Che
     let module = module.map(&mut put);
     match put.problem {
         Some(problem) => Err(CheckpointError::Mismatch(problem)),
-        None if put.used < tensors.len() => Err(CheckpointError::Mismatch("it has parameters that the model lacks".into())),
+        None if put.used < tensors.len() => {
+            Err(CheckpointError::Mismatch("it has parameters that the model lacks".into()))
+        }
         None => Ok(module),
     }
 }

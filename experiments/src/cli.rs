@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -146,7 +146,7 @@ pub fn main(registry: &Registry) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            complain(&format!("error: {error:#}"));
+            complain(&format!("error: {error}"));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
@@ -205,7 +205,10 @@ fn run_verb(args: RunArgs, registry: &Registry, out: &mut Out) -> anyhow::Result
     }
     for score in &result.test {
         let (accuracy, chance) = (100.0 * score.accuracy, 100.0 * score.chance);
-        out.line(&format!("test {}: {accuracy:.2} % of {} answers right (chance {chance:.2} %)", score.slice, score.labels))?;
+        out.line(&format!(
+            "test {}: {accuracy:.2} % of {} answers right (chance {chance:.2} %)",
+            score.slice, score.labels
+        ))?;
     }
     out.line(&format!("{} steps, best at {}: {}", result.steps, result.best_step, directory.display()))?;
     Ok(ExitCode::SUCCESS)
@@ -222,13 +225,23 @@ fn sweep_verb(args: SweepArgs, registry: &Registry, out: &mut Out) -> anyhow::Re
     }
     if !swept.finished.is_empty() {
         let folder = args.common.out.join(&planned[0].config.name);
-        let options = ReportOptions { case_order: case_order(&planned), ..ReportOptions::default() };
+        let (question, claim) = header(&args.common.config);
+        let options = ReportOptions { case_order: case_order(&planned), question, claim, ..ReportOptions::default() };
         print_report(&swept.finished, &folder, &options, out)?;
     }
     for (directory, reason) in &swept.failed {
         complain(&format!("failed: {}: {reason}", directory.display()));
     }
     Ok(if swept.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the comment at the head of a run file asks (its first paragraph) and expects (after `Expect:`).
+fn header(config: &Path) -> (Option<String>, Option<String>) {
+    let text = std::fs::read_to_string(config).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim).collect();
+    let question = lines.iter().take_while(|line| !line.is_empty()).copied().collect::<Vec<_>>().join(" ");
+    let claim = lines.iter().find_map(|line| line.strip_prefix("Expect:")).map(|claim| claim.trim().to_owned());
+    ((!question.is_empty()).then_some(question), claim)
 }
 
 fn case_order(planned: &[PlannedRun]) -> Vec<String> {
@@ -243,7 +256,7 @@ fn report_verb(args: ReportArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_report(dirs: &[PathBuf], folder: &std::path::Path, options: &ReportOptions, out: &mut Out) -> anyhow::Result<()> {
+fn print_report(dirs: &[PathBuf], folder: &Path, options: &ReportOptions, out: &mut Out) -> anyhow::Result<()> {
     let report = write_report(dirs, folder, options)?;
     report.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
     out.line(&report.table)?;

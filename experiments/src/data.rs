@@ -1,7 +1,7 @@
 //! Batches as tensors.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use heddle_tasks::batch::{Batch, fill_batch};
+use heddle_tasks::batch::{Batch, Stretch, fill_batch};
 use heddle_tasks::{Split, Task, slice_of_batch};
 
 /// A batch on a device, with the positions that the loss is computed at.
@@ -38,9 +38,11 @@ impl<'a> Batches<'a> {
 
     /// Examples `first..first + size` of a slice.
     pub fn batch(&mut self, split: Split, slice: usize, first: u64, size: usize) -> LabelledBatch {
-        fill_batch(self.task, split, slice, self.seed, first, size, &mut self.buffer);
+        let stretch = Stretch { split, slice, seed: self.seed, first, count: size };
+        fill_batch(self.task, stretch, &mut self.buffer);
         let Batch { batch, length, tokens, labels } = &self.buffer;
-        let at = |label: &heddle_tasks::batch::BatchLabel| (label.row as usize * length + label.position as usize) as i32;
+        let at =
+            |label: &heddle_tasks::batch::BatchLabel| (label.row as usize * length + label.position as usize) as i32;
         let positions = labels.iter().map(at).collect::<Vec<i32>>();
         let targets = labels.iter().map(|label| label.target as i32).collect::<Vec<i32>>();
         let tokens = TensorData::new(tokens.clone(), [*batch, *length]);

@@ -16,12 +16,25 @@ pub fn answers(model: &Model, batch: &LabelledBatch) -> Tensor<2> {
 }
 
 /// Evaluates every slice of a split. `model` holds plain tensors, without gradients.
-pub fn evaluate(model: &Model, task: &dyn Task, split: Split, seed: u64, batch: usize, device: &Device) -> Vec<SliceScore> {
+pub fn evaluate(
+    model: &Model,
+    task: &dyn Task,
+    split: Split,
+    seed: u64,
+    batch: usize,
+    device: &Device,
+) -> Vec<SliceScore> {
     let mut batches = Batches::new(task, seed, device);
     (0..task.slices(split).len()).map(|slice| score_slice(model, task, (split, slice), &mut batches, batch)).collect()
 }
 
-fn score_slice(model: &Model, task: &dyn Task, (split, slice): (Split, usize), batches: &mut Batches<'_>, size: usize) -> SliceScore {
+fn score_slice(
+    model: &Model,
+    task: &dyn Task,
+    (split, slice): (Split, usize),
+    batches: &mut Batches<'_>,
+    size: usize,
+) -> SliceScore {
     let about = &task.slices(split)[slice];
     let (mut correct, mut whole, mut loss) = (0, 0, 0.0);
     let mut first = 0;
@@ -31,7 +44,8 @@ fn score_slice(model: &Model, task: &dyn Task, (split, slice): (Split, usize), b
         let logits = answers(model, &batch);
         let rows = (count * about.labels) as f64;
         loss += rows * f64::from(cross_entropy_at(logits.clone(), batch.targets.clone()).into_scalar::<f32>());
-        let right = logits.argmax(1).reshape([-1]).equal(batch.targets).int().into_data().iter::<i64>().collect::<Vec<_>>();
+        let right =
+            logits.argmax(1).reshape([-1]).equal(batch.targets).int().into_data().iter::<i64>().collect::<Vec<_>>();
         correct += right.iter().sum::<i64>() as u64;
         whole += right.chunks(about.labels).filter(|answers| answers.iter().all(|right| *right == 1)).count() as u64;
         first += count;

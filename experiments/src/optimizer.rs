@@ -52,7 +52,15 @@ impl Adam {
         let clip = self.config.clip;
         let scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
         let lr = learning_rate(&self.config, self.steps);
-        let mut update = Update { decayed: self.rule(self.config.weight_decay), plain: self.rule(0.0), optimizer: self, grads, scale, lr, path: vec![] };
+        let mut update = Update {
+            decayed: self.rule(self.config.weight_decay),
+            plain: self.rule(0.0),
+            optimizer: self,
+            grads,
+            scale,
+            lr,
+            path: vec![],
+        };
         let model = model.map(&mut update);
         self.steps += 1;
         Ok((model, StepReport { lr, grad_norm }))
@@ -188,14 +196,23 @@ mod tests {
     }
 
     fn config() -> TrainConfig {
-        TrainConfig { lr: 0.1, warmup: 0, steps: 10, schedule: Schedule::Constant, weight_decay: 0.5, clip: 0.0, ..Default::default() }
+        TrainConfig {
+            lr: 0.1,
+            warmup: 0,
+            steps: 10,
+            schedule: Schedule::Constant,
+            weight_decay: 0.5,
+            clip: 0.0,
+            ..Default::default()
+        }
     }
 
     fn descend(config: &TrainConfig, steps: usize) -> (f32, f32, Vec<f64>) {
         let device = Device::flex().autodiff();
         let (mut model, mut adam, mut norms) = (toy(&device), Adam::new(config), vec![]);
         for _ in 0..steps {
-            let loss = (model.weight.val().powi_scalar(2).sum() + model.scale.val().powi_scalar(2).sum()).mul_scalar(0.5);
+            let loss =
+                (model.weight.val().powi_scalar(2).sum() + model.scale.val().powi_scalar(2).sum()).mul_scalar(0.5);
             let grads = GradientsParams::from_grads(loss.backward(), &model);
             let (next, report) = adam.step(model, grads).unwrap();
             model = next;
@@ -242,7 +259,14 @@ mod tests {
 
     #[test]
     fn the_schedule_warms_up_and_ends_at_its_floor() {
-        let config = TrainConfig { lr: 1.0, warmup: 4, steps: 12, lr_floor: 0.1, schedule: Schedule::Cosine, ..Default::default() };
+        let config = TrainConfig {
+            lr: 1.0,
+            warmup: 4,
+            steps: 12,
+            lr_floor: 0.1,
+            schedule: Schedule::Cosine,
+            ..Default::default()
+        };
         assert_eq!(learning_rate(&config, 0), 0.25);
         assert_eq!(learning_rate(&config, 3), 1.0);
         assert_relative_eq!(learning_rate(&config, 7), 0.55, epsilon = 1e-12);

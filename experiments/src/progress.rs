@@ -10,6 +10,7 @@ pub(crate) fn bar(total: u64, visible: bool) -> ProgressBar {
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::hidden(),
     };
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} [{elapsed} < {eta}]").expect("the template is fixed");
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} [{elapsed} < {eta}]").expect("the template is fixed");
     ProgressBar::with_draw_target(Some(total), target).with_style(style)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -140,7 +141,7 @@ pub fn run(planned: &PlannedRun, registry: &Registry, options: &RunOptions) -> R
 pub fn finished(directory: &Path) -> Result<Option<RunResult>, FileError> {
     let path = directory.join("result.json");
     let text = match fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         read => read.map_err(FileError::of("read", &path))?,
     };
     serde_json::from_slice(&text).map(Some).map_err(|error| FileError::of("read", &path)(error.into()))
@@ -168,7 +169,7 @@ fn conclude(
         seed: config.seed,
         axes: axes.clone(),
         config_hash: hash.clone(),
-        data_hash: content_hash(task, config.seed),
+        data_hash: content_hash(task, 0),
         device: config.device.clone(),
         parameters,
         state_bytes: model.state_bytes(length),
@@ -206,7 +207,7 @@ fn note_failure(directory: &Path, error: &TrainError) {
 
 fn remove_if_there(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::of("remove", path)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::of("remove", path)(error)),
         _ => Ok(()),
     }
 }

@@ -64,7 +64,9 @@ pub fn sweep(planned: &[PlannedRun], options: &SweepOptions) -> Result<Swept, Fi
     let mut done_steps: u64 = planned.iter().map(|run| run.config.train.steps).sum::<u64>()
         - waiting.iter().map(|(run, _)| run.config.train.steps).sum::<u64>();
     while !(waiting.is_empty() && running.is_empty()) {
-        while running.len() < options.jobs.max(1) && let Some((run, directory)) = waiting.pop_front() {
+        while running.len() < options.jobs.max(1)
+            && let Some((run, directory)) = waiting.pop_front()
+        {
             running.push(Job::start(run, directory, options)?);
         }
         let mut i = 0;
@@ -85,7 +87,8 @@ pub fn sweep(planned: &[PlannedRun], options: &SweepOptions) -> Result<Swept, Fi
         sleep(POLL);
     }
     bar.finish_and_clear();
-    swept.finished = planned.iter().map(|run| directory(&options.out, run)).filter(|run| run.join("result.json").exists()).collect();
+    swept.finished =
+        planned.iter().map(|run| directory(&options.out, run)).filter(|run| run.join("result.json").exists()).collect();
     Ok(swept)
 }
 
@@ -117,7 +120,11 @@ impl Job {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = (cores / options.jobs.max(1)).max(1);
         let mut command = Command::new(&program);
-        command.arg("run").arg(&config).arg("--out").arg(&options.out).args(["--axes", &axes_to_json(&run.axes), "--leashed"]);
+        command.arg("run").arg(&config).arg("--out").arg(&options.out).args([
+            "--axes",
+            &axes_to_json(&run.axes),
+            "--leashed",
+        ]);
         // The pool of a process reads this once, at its start; results do not depend on it.
         if std::env::var_os("RAYON_NUM_THREADS").is_none() {
             command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -133,13 +140,16 @@ impl Job {
             })
         });
         let config = &run.config;
-        let label = format!("{} seed {}", if config.case.is_empty() { &config.name } else { &config.case }, config.seed);
+        let label =
+            format!("{} seed {}", if config.case.is_empty() { &config.name } else { &config.case }, config.seed);
         Ok(Self { child, directory, label, steps: config.train.steps, complaint })
     }
 
     /// `None` while it runs; then whether it finished, with its last words if not.
     fn poll(&mut self) -> Result<Option<Result<(), String>>, FileError> {
-        let Some(status) = self.child.try_wait().map_err(FileError::of("watch", &self.directory))? else { return Ok(None) };
+        let Some(status) = self.child.try_wait().map_err(FileError::of("watch", &self.directory))? else {
+            return Ok(None);
+        };
         let words = self.complaint.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
         Ok(Some(match status.success() {
             true => Ok(()),
@@ -150,9 +160,12 @@ impl Job {
 
     /// Steps that its records show.
     fn steps_taken(&self) -> u64 {
-        last_line(&self.directory.join("metrics.jsonl")).and_then(|line| serde_json::from_str(&line).ok()).map_or(0, |metric| match metric {
-            Metric::Train { step, .. } | Metric::Eval { step, .. } => step,
-        })
+        last_line(&self.directory.join("metrics.jsonl")).and_then(|line| serde_json::from_str(&line).ok()).map_or(
+            0,
+            |metric| match metric {
+                Metric::Train { step, .. } | Metric::Eval { step, .. } => step,
+            },
+        )
     }
 }
 

@@ -16,16 +16,19 @@ use crate::run::build_task;
 /// A task by name, with `--set` laid over its defaults.
 pub(crate) fn load(kind: &str, overrides: &[String], registry: &Registry) -> anyhow::Result<Box<dyn Task>> {
     let kind = format!("kind={}", Value::from(kind));
-    let overrides = std::iter::once(&kind).chain(overrides).map(|setting| format!("task.{setting}")).collect::<Vec<_>>();
+    let overrides =
+        std::iter::once(&kind).chain(overrides).map(|setting| format!("task.{setting}")).collect::<Vec<_>>();
     let loaded = load_text(Path::new("the defaults"), "", &overrides, &registry.kinds())?;
     Ok(build_task(&loaded.runs()[0].config, registry)?)
 }
 
 /// Names and titles of all tasks.
 pub(crate) fn list(registry: &Registry, json: bool, out: &mut Out) -> anyhow::Result<()> {
-    let infos = registry.tasks.kinds().into_iter().map(|kind| registry.tasks.info(kind)).collect::<Result<Vec<_>, _>>()?;
+    let infos =
+        registry.tasks.kinds().into_iter().map(|kind| registry.tasks.info(kind)).collect::<Result<Vec<_>, _>>()?;
     if json {
-        let rows: Vec<Value> = infos.iter().map(|info| json!({"kind": info.kind, "title": info.title, "source": info.source})).collect();
+        let rows: Vec<Value> =
+            infos.iter().map(|info| json!({"kind": info.kind, "title": info.title, "source": info.source})).collect();
         return out.line(&serde_json::to_string_pretty(&rows)?);
     }
     let rows = infos.iter().map(|info| vec![info.kind.to_owned(), info.title.to_owned(), info.source.to_owned()]);
@@ -37,7 +40,10 @@ pub(crate) fn list(registry: &Registry, json: bool, out: &mut Out) -> anyhow::Re
 pub(crate) fn show(kind: &str, overrides: &[String], registry: &Registry, out: &mut Out) -> anyhow::Result<()> {
     let info = registry.tasks.info(kind)?;
     let task = load(kind, overrides, registry)?;
-    out.line(&format!("{} — {}\n\n{}\n\nSource: {}\nChance: {}\n", info.kind, info.title, info.doc, info.source, info.chance))?;
+    out.line(&format!(
+        "{} — {}\n\n{}\n\nSource: {}\nChance: {}\n",
+        info.kind, info.title, info.doc, info.source, info.chance
+    ))?;
     let rows = info.settings.iter().map(|setting| {
         let default = serde_json::to_string(&setting.default).unwrap_or_default();
         vec![setting.key.to_owned(), default, setting.range.to_owned(), setting.meaning.to_owned()]
@@ -85,6 +91,7 @@ pub(crate) fn sample(task: &dyn Task, sampling: Sampling, out: &mut Out) -> anyh
 
 fn line(task: &dyn Task, (split, slice): (Split, usize), index: u64, example: &Example) -> String {
     let name = &task.slices(split)[slice].name;
-    let row = json!({"split": split, "slice": name, "index": index, "tokens": example.tokens, "labels": example.labels});
+    let row =
+        json!({"split": split, "slice": name, "index": index, "tokens": example.tokens, "labels": example.labels});
     format!("{row}\n")
 }

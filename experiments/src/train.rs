@@ -103,7 +103,10 @@ pub struct Trainer<'a> {
 
 impl std::fmt::Debug for Trainer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Trainer").field("directory", &self.directory).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Trainer")
+            .field("directory", &self.directory)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -163,10 +166,11 @@ impl<'a> Trainer<'a> {
             self.step()?;
             let step = self.state.step;
             let last = step >= self.config.train.steps;
-            if step % self.config.eval.every == 0 || last {
+            if step.is_multiple_of(self.config.eval.every) || last {
                 self.evaluate(last)?;
                 self.save()?;
-            } else if self.config.train.checkpoint_every > 0 && step % self.config.train.checkpoint_every == 0 {
+            } else if self.config.train.checkpoint_every > 0 && step.is_multiple_of(self.config.train.checkpoint_every)
+            {
                 self.save()?;
             }
         }
@@ -197,7 +201,7 @@ impl<'a> Trainer<'a> {
         self.state.step = step;
         self.state.tokens += tokens;
         self.clock.tokens += tokens;
-        if step % self.config.train.log_every == 0 || step == 1 {
+        if step.is_multiple_of(self.config.train.log_every) || step == 1 {
             self.log(value, report, self.clock.training + start.elapsed().as_secs_f64())?;
         }
         self.clock.training += start.elapsed().as_secs_f64();

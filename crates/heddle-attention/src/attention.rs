@@ -43,15 +43,27 @@ impl MixerSettings for AttentionSettings {
 
     fn init(&self, d_model: usize, init: &mut Init) -> Result<Attention, SettingsError> {
         let (h, g) = (self.heads, self.kv_heads.unwrap_or(self.heads));
-        if h == 0 || d_model % h != 0 {
-            return Err(SettingsError::new("heads", format!("{h} heads do not divide the model's width {d_model}"), "use a divisor of `d_model`"));
+        if h == 0 || !d_model.is_multiple_of(h) {
+            return Err(SettingsError::new(
+                "heads",
+                format!("{h} heads do not divide the model's width {d_model}"),
+                "use a divisor of `d_model`",
+            ));
         }
-        if g == 0 || h % g != 0 {
-            return Err(SettingsError::new("kv_heads", format!("{g} key/value heads do not divide {h} heads"), "use a divisor of `heads`"));
+        if g == 0 || !h.is_multiple_of(g) {
+            return Err(SettingsError::new(
+                "kv_heads",
+                format!("{g} key/value heads do not divide {h} heads"),
+                "use a divisor of `heads`",
+            ));
         }
         let p = d_model / h;
-        if self.positions == Positions::Rope && p % 2 != 0 {
-            return Err(SettingsError::new("heads", format!("rotary positions need an even head width, not {p}"), "use other `heads`, or `positions = \"none\"`"));
+        if self.positions == Positions::Rope && !p.is_multiple_of(2) {
+            return Err(SettingsError::new(
+                "heads",
+                format!("rotary positions need an even head width, not {p}"),
+                "use other `heads`, or `positions = \"none\"`",
+            ));
         }
         Ok(Attention {
             query: init.linear(d_model, h * p, false),
@@ -161,9 +173,15 @@ mod tests {
     #[test]
     fn heads_that_do_not_divide_are_refused_by_name() {
         let settings = AttentionSettings { heads: 3, ..Default::default() };
-        assert_eq!(settings_error(settings, 64), "`heads`: 3 heads do not divide the model's width 64; use a divisor of `d_model`");
+        assert_eq!(
+            settings_error(settings, 64),
+            "`heads`: 3 heads do not divide the model's width 64; use a divisor of `d_model`"
+        );
         let settings = AttentionSettings { heads: 4, kv_heads: Some(3), ..Default::default() };
-        assert_eq!(settings_error(settings, 64), "`kv_heads`: 3 key/value heads do not divide 4 heads; use a divisor of `heads`");
+        assert_eq!(
+            settings_error(settings, 64),
+            "`kv_heads`: 3 key/value heads do not divide 4 heads; use a divisor of `heads`"
+        );
     }
 
     #[test]

@@ -44,7 +44,8 @@ impl Rope {
 
     /// Cosines and sines of every position and frequency, `[1, 1, l, p/2]`.
     fn rotation(&self, offset: usize, l: usize, p: usize, device: &Device) -> (Tensor<4>, Tensor<4>) {
-        let position = Tensor::<1, Int>::arange(offset as i64..(offset + l) as i64, device).float().reshape([1, 1, l, 1]);
+        let position =
+            Tensor::<1, Int>::arange(offset as i64..(offset + l) as i64, device).float().reshape([1, 1, l, 1]);
         let frequency: Vec<f32> = (0..p / 2).map(|i| self.theta.powf(-2.0 * i as f64 / p as f64) as f32).collect();
         let angle = position * Tensor::<1>::from_floats(frequency.as_slice(), device).reshape([1, 1, 1, p / 2]);
         (angle.clone().cos(), angle.sin())

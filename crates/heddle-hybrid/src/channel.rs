@@ -64,8 +64,8 @@ impl ChannelMixer {
         match kind {
             "none" => Ok(None),
             "swiglu" => {
-                let settings: SwiGluSettings =
-                    serde_json::from_value(settings).map_err(|error| SettingsError::new("kind", error.to_string(), "see the settings of `swiglu`"))?;
+                let settings: SwiGluSettings = serde_json::from_value(settings)
+                    .map_err(|error| SettingsError::new("kind", error.to_string(), "see the settings of `swiglu`"))?;
                 SwiGlu::new(&settings, d_model, init).map(|swiglu| Some(Self::SwiGlu(swiglu)))
             }
             _ => Err(unknown_kind(kind, CHANNEL_KINDS.into_iter())),
@@ -94,7 +94,11 @@ impl SwiGlu {
     fn new(settings: &SwiGluSettings, d_model: usize, init: &mut Init) -> Result<Self, SettingsError> {
         let width = (settings.expand * d_model as f64).round();
         if !(width >= 1.0 && width <= u32::MAX as f64) {
-            return Err(SettingsError::new("expand", format!("{} gives no inner width", settings.expand), "use a positive number such as 2.67"));
+            return Err(SettingsError::new(
+                "expand",
+                format!("{} gives no inner width", settings.expand),
+                "use a positive number such as 2.67",
+            ));
         }
         let width = width as usize;
         Ok(Self {

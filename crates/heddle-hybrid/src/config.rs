@@ -39,7 +39,14 @@ pub struct ModelConfig {
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { d_model: 64, layers: vec![], mixer: BTreeMap::new(), channel: BTreeMap::new(), norm_eps: 1e-5, tied: false }
+        Self {
+            d_model: 64,
+            layers: vec![],
+            mixer: BTreeMap::new(),
+            channel: BTreeMap::new(),
+            norm_eps: 1e-5,
+            tied: false,
+        }
     }
 }
 
@@ -88,7 +95,10 @@ impl ModelConfig {
         let mut names = vec![];
         expand(&self.layers, &mut names)?;
         match names.is_empty() {
-            true => Err("a model needs a layer; list the names of mixers, as in `layers = [\"mamba\", \"attention\"]`".into()),
+            true => {
+                Err("a model needs a layer; list the names of mixers, as in `layers = [\"mamba\", \"attention\"]`"
+                    .into())
+            }
             false => Ok(names),
         }
     }

@@ -106,9 +106,9 @@ impl<M: Mixer> ErasedMixer for M {
     }
     fn erased_forward(&self, x: Tensor<3>, state: AnyState) -> (Tensor<3>, AnyState) {
         let state: Box<dyn Any> = state.0;
-        let state = state.downcast::<M::State>().unwrap_or_else(|_| {
-            panic!("the state given to a mixer is not a {}", core::any::type_name::<M::State>())
-        });
+        let state = state
+            .downcast::<M::State>()
+            .unwrap_or_else(|_| panic!("the state given to a mixer is not a {}", core::any::type_name::<M::State>()));
         let (y, state) = self.forward(x, *state);
         (y, AnyState(Box::new(state)))
     }

@@ -100,7 +100,9 @@ pub enum ModelError {
     #[error("`model.layers`: {0}")]
     Layers(String),
     /// A layer names a mixer or channel mixer that no table describes.
-    #[error("`model.layers`: layer `{layer}` names `{name}`, which no `model.{table}.{name}` describes; described: {known}")]
+    #[error(
+        "`model.layers`: layer `{layer}` names `{name}`, which no `model.{table}.{name}` describes; described: {known}"
+    )]
     Undescribed {
         /// The layer.
         layer: String,
@@ -152,12 +154,21 @@ impl Model {
     ///
     /// # Errors
     /// If a name is not described, a kind unknown, or a setting impossible.
-    pub fn new(config: &ModelConfig, vocab: usize, mixers: &MixerRegistry, init: &mut Init) -> Result<Self, ModelError> {
+    pub fn new(
+        config: &ModelConfig,
+        vocab: usize,
+        mixers: &MixerRegistry,
+        init: &mut Init,
+    ) -> Result<Self, ModelError> {
         if config.d_model == 0 {
             return Err(ModelError::Size { key: "d_model", value: "0".into(), remedy: "use 1 or more" });
         }
         if !(config.norm_eps >= 0.0 && config.norm_eps.is_finite()) {
-            return Err(ModelError::Size { key: "norm_eps", value: config.norm_eps.to_string(), remedy: "use a small positive number" });
+            return Err(ModelError::Size {
+                key: "norm_eps",
+                value: config.norm_eps.to_string(),
+                remedy: "use a small positive number",
+            });
         }
         let names = config.layer_names().map_err(ModelError::Layers)?;
         let embedding = init.normal([vocab, config.d_model], EMBEDDING_STD);
@@ -186,7 +197,12 @@ impl Model {
     /// # Panics
     /// If `state` belongs to another model or batch size.
     pub fn forward(&self, tokens: Tensor<2, Int>, state: ModelState) -> (Tensor<3>, ModelState) {
-        assert!(state.0.len() == self.layers.len(), "model: a state of {} layers for a model of {}", state.0.len(), self.layers.len());
+        assert!(
+            state.0.len() == self.layers.len(),
+            "model: a state of {} layers for a model of {}",
+            state.0.len(),
+            self.layers.len()
+        );
         let mut x = embed(self.embedding.val(), tokens);
         let mut states = Vec::with_capacity(self.layers.len());
         for (layer, state) in self.layers.iter().zip(state.0) {
@@ -226,12 +242,18 @@ impl Model {
     /// Floating-point operations of one forward pass over `length` tokens of one sequence, the head at `labels` of them.
     pub fn flops(&self, length: usize, labels: usize) -> u64 {
         let channel = |layer: &Layer| layer.channel.as_ref().map_or(0, ChannelMixer::flops) * length as u64;
-        let layers: u64 = self.layers.iter().map(|layer| layer.mixer.flops(length, self.d_model()) + channel(layer)).sum();
+        let layers: u64 =
+            self.layers.iter().map(|layer| layer.mixer.flops(length, self.d_model()) + channel(layer)).sum();
         layers + 2 * (labels * self.d_model() * self.vocab()) as u64
     }
 }
 
-fn build_layer(config: &ModelConfig, layer: &LayerName, mixers: &MixerRegistry, init: &mut Init) -> Result<Layer, ModelError> {
+fn build_layer(
+    config: &ModelConfig,
+    layer: &LayerName,
+    mixers: &MixerRegistry,
+    init: &mut Init,
+) -> Result<Layer, ModelError> {
     let undescribed = |name: &str, table, known: Vec<&String>| ModelError::Undescribed {
         layer: layer.to_string(),
         name: name.into(),
@@ -240,13 +262,27 @@ fn build_layer(config: &ModelConfig, layer: &LayerName, mixers: &MixerRegistry, 
     };
     let d = config.d_model;
     let mixer_norm = RmsNorm::new(d, config.norm_eps, init);
-    let table = config.mixer.get(&layer.mixer).ok_or_else(|| undescribed(&layer.mixer, "mixer", config.mixer.keys().collect()))?;
-    let mixer = mixers.build(table, d, init).map_err(|source| ModelError::Part { table: "mixer", name: layer.mixer.clone(), source })?;
+    let table = config
+        .mixer
+        .get(&layer.mixer)
+        .ok_or_else(|| undescribed(&layer.mixer, "mixer", config.mixer.keys().collect()))?;
+    let mixer = mixers.build(table, d, init).map_err(|source| ModelError::Part {
+        table: "mixer",
+        name: layer.mixer.clone(),
+        source,
+    })?;
     let channel = match &layer.channel {
         None => None,
         Some(name) => {
-            let table = config.channel.get(name).ok_or_else(|| undescribed(name, "channel", config.channel.keys().collect()))?;
-            ChannelMixer::build(table, d, init).map_err(|source| ModelError::Part { table: "channel", name: name.clone(), source })?
+            let table = config
+                .channel
+                .get(name)
+                .ok_or_else(|| undescribed(name, "channel", config.channel.keys().collect()))?;
+            ChannelMixer::build(table, d, init).map_err(|source| ModelError::Part {
+                table: "channel",
+                name: name.clone(),
+                source,
+            })?
         }
     };
     let channel_norm = channel.is_some().then(|| RmsNorm::new(d, config.norm_eps, init));

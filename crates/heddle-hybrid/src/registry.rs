@@ -58,8 +58,8 @@ impl MixerRegistry {
         let entry = Entry {
             defaults: || serde_json::to_value(S::default()).expect("settings serialise to a table"),
             build: |settings, d_model, init| {
-                let settings: S =
-                    serde_json::from_value(settings).map_err(|error| SettingsError::new("kind", error.to_string(), "see the block's settings"))?;
+                let settings: S = serde_json::from_value(settings)
+                    .map_err(|error| SettingsError::new("kind", error.to_string(), "see the block's settings"))?;
                 Ok(AnyMixer::new(settings.init(d_model, init)?))
             },
         };

@@ -8,8 +8,12 @@ use heddle_kernels::{AttentionInput, AttentionRule, attention, attention_by_defi
 
 type Attend = fn(AttentionInput, AttentionRule) -> Tensor<4>;
 
-/// Sequences, heads, and their width.
-const [B, H, P]: [usize; 3] = [8, 4, 32];
+/// Sequences.
+const B: usize = 8;
+/// Heads.
+const H: usize = 4;
+/// Width of a head.
+const P: usize = 32;
 
 fn random(shape: [usize; 4], device: &Device) -> Tensor<4> {
     Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), device)

@@ -1,6 +1,6 @@
 //! Initial parameters, drawn on the host.
 
-use burn::module::{Param, ParamId};
+use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
@@ -48,10 +48,13 @@ impl Init {
     }
 
     /// A parameter filled by calling `f` once an element, in row-major order.
-    pub fn from_fn<const D: usize>(&mut self, shape: [usize; D], mut f: impl FnMut(&mut Self, usize) -> f32) -> Param<Tensor<D>> {
+    pub fn from_fn<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        mut f: impl FnMut(&mut Self, usize) -> f32,
+    ) -> Param<Tensor<D>> {
         let values = (0..shape.iter().product()).map(|i| f(self, i)).collect::<Vec<f32>>();
-        let tensor = Tensor::from_data(TensorData::new(values, shape), &self.device);
-        Param::initialized(ParamId::new(), tensor.require_grad())
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
     }
 
     /// A parameter of independent normal numbers with standard deviation `std`.

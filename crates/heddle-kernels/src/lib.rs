@@ -23,6 +23,7 @@ mod loss;
 mod mixer;
 mod native;
 mod norm;
+mod rope;
 mod scan;
 #[cfg(test)]
 mod testing;
@@ -41,4 +42,5 @@ pub use init::Init;
 pub use loss::{cross_entropy_at, cross_entropy_by_definition};
 pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError};
 pub use norm::{rms_norm, rms_norm_by_definition};
+pub use rope::{Pairing, Rotary, rotate, rotate_by_definition};
 pub use scan::{ScanInput, scan_by_definition, selective_scan};

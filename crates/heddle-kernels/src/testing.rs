@@ -4,6 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::cpu::simd::Level;
+
 /// The relative distance allowed between a kernel's result and the truth: some eighty roundings of f32 (1.2e-7 each), as
 /// long sums need.
 pub(crate) const VALUES: f64 = 1e-5;
@@ -127,11 +129,60 @@ pub(crate) fn assert_near(name: &str, actual: &[Vec<f32>], truth: &[Vec<f64>], t
         let length = truth.iter().map(|x| x * x).sum::<f64>().sqrt();
         let squares = actual.iter().zip(truth).map(|(&x, y)| (f64::from(x) - y).powi(2));
         let distance = squares.sum::<f64>().sqrt();
-        assert!(distance <= tolerance * length, "{name}, array {i}: off by {:.2e}, not {tolerance:.0e}", distance / length);
+        assert!(
+            distance <= tolerance * length,
+            "{name}, array {i}: off by {:.2e}, not {tolerance:.0e}",
+            distance / length
+        );
     }
 }
 
 /// Runs `body` on a pool of so many threads.
 pub(crate) fn on_threads<T: Send>(threads: usize, body: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool").install(body)
+}
+
+/// An operation beside its definition and its oracle, on one set of inputs.
+pub(crate) struct Contract<'a, K, D, O> {
+    /// What to call it in messages.
+    pub(crate) name: String,
+    pub(crate) inputs: &'a [Vec<f32>],
+    pub(crate) upstream: &'a [Vec<f32>],
+    pub(crate) kernel: K,
+    pub(crate) definition: D,
+    /// The definition in plain loops over `f64`.
+    pub(crate) oracle: O,
+}
+
+impl<K: Function + Sync, D: Function, O: Fn(&[Vec<f64>]) -> Vec<Vec<f64>>> Contract<'_, K, D, O> {
+    /// Asserts that kernel and definition compute the oracle's values, that the kernel's gradients are the definition's,
+    /// and that neither the number of threads nor the instruction set matters, on every device.
+    #[track_caller]
+    pub(crate) fn assert_held(&self) {
+        let Self { name, inputs, upstream, kernel, definition, oracle } = self;
+        let truth = oracle(&wide(inputs));
+        for device in devices() {
+            assert_near(name, &outputs(&device, inputs, kernel), &truth, VALUES);
+            assert_near(name, &outputs(&device, inputs, definition), &truth, VALUES);
+            let passed = passes(&device, inputs, upstream, kernel);
+            let defined = passes(&device, inputs, upstream, definition);
+            assert_near(name, &passed.outputs, &truth, VALUES);
+            assert_near(name, &passed.gradients, &wide(&defined.gradients), GRADIENTS);
+            let on = |threads| on_threads(threads, || passes(&device, inputs, upstream, kernel).bits());
+            assert!(on(1) == on(2) && on(1) == on(3), "{name}: the number of threads matters");
+            for level in Level::supported() {
+                let other = level.force(|| passes(&device, inputs, upstream, kernel));
+                assert_near(&format!("{name}, {level:?}"), &other.outputs, &truth, VALUES);
+                assert_near(&format!("{name}, {level:?}"), &other.gradients, &wide(&passed.gradients), GRADIENTS);
+            }
+        }
+    }
+
+    /// Asserts that the kernel's gradients are those of the oracle, by differences.
+    #[track_caller]
+    pub(crate) fn assert_gradients_of_the_oracle(&self) {
+        let truth = differences(self.inputs, self.upstream, &self.oracle);
+        let passed = passes(&devices()[0], self.inputs, self.upstream, &self.kernel);
+        assert_near(&self.name, &passed.gradients, &truth, GRADIENTS);
+    }
 }

@@ -3,7 +3,10 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, MixerState, ScanInput, SettingsError, causal_conv, selective_scan, silu_mul, softplus};
+use heddle_kernels::{
+    ConvInput, Init, Mixer, MixerSettings, MixerState, ScanInput, SettingsError, causal_conv, selective_scan, silu_mul,
+    softplus,
+};
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`Mamba`]; the defaults are those of the authors' code.

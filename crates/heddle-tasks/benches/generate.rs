@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use heddle_tasks::batch::{Batch, fill_batch};
+use heddle_tasks::batch::{Batch, Stretch, fill_batch};
 use heddle_tasks::mqar::{Filler, Mqar, MqarSettings, TrainSegment};
 use heddle_tasks::{Example, Split, Task};
 
@@ -49,7 +49,8 @@ fn all_threads(criterion: &mut Criterion) {
             let (mut batch, mut index) = (Batch::default(), 0);
             group.bench_function(id, |bencher| {
                 bencher.iter(|| {
-                    fill_batch(&task, Split::Train, slice, 0, index, BATCH, &mut batch);
+                    let stretch = Stretch { split: Split::Train, slice, seed: 0, first: index, count: BATCH };
+                    fill_batch(&task, stretch, &mut batch);
                     index += BATCH as u64;
                     black_box(&batch);
                 });

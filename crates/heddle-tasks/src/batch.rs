@@ -36,7 +36,22 @@ pub struct BatchLabel {
 /// Rows handed to a thread at a time: below this the hand-over costs more than generating short rows.
 const ROWS_PER_JOB: usize = 8;
 
-/// Fills `batch` with examples `first_index` … `first_index + batch_size − 1` of a slice, reusing its memory.
+/// Consecutive examples of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The split.
+    pub split: Split,
+    /// The slice of the split.
+    pub slice: usize,
+    /// The seed of the streams.
+    pub seed: u64,
+    /// Index of the first example.
+    pub first: u64,
+    /// The number of examples.
+    pub count: usize,
+}
+
+/// Fills `batch` with a stretch of examples, reusing its memory.
 ///
 /// The rows are generated in parallel on the current rayon pool; each is a function of its own index, so the result is
 /// the same for any number of threads.
@@ -45,40 +60,34 @@ const ROWS_PER_JOB: usize = 8;
 /// If the split has no such slice, or an example departs from the slice's length or number of labels.
 ///
 /// ```
-/// use heddle_tasks::{Split, TaskRegistry, batch::{Batch, fill_batch}};
+/// use heddle_tasks::{Split, TaskRegistry, batch::{Batch, Stretch, fill_batch}};
 ///
 /// let task = TaskRegistry::builtin().build("mqar", &serde_json::Value::Null)?;
 /// let mut batch = Batch::default();
-/// fill_batch(task.as_ref(), Split::Train, 0, 42, 0, 32, &mut batch);
+/// let stretch = Stretch { split: Split::Train, slice: 0, seed: 42, first: 0, count: 32 };
+/// fill_batch(task.as_ref(), stretch, &mut batch);
 /// assert_eq!(batch.tokens.len(), 32 * batch.length);
 /// let label = batch.labels[0];
 /// assert_eq!(batch.tokens[label.evidence as usize], label.target as i32);
 /// # Ok::<(), heddle_tasks::TaskError>(())
 /// ```
-pub fn fill_batch(
-    task: &dyn Task,
-    split: Split,
-    slice: usize,
-    seed: u64,
-    first_index: u64,
-    batch_size: usize,
-    batch: &mut Batch,
-) {
+pub fn fill_batch(task: &dyn Task, stretch: Stretch, batch: &mut Batch) {
+    let Stretch { split, slice, seed, first, count } = stretch;
     let slices = task.slices(split);
     assert!(slice < slices.len(), "slice {slice} is out of range: {} has {} {split} slices", task.kind(), slices.len());
     let (length, labels) = (slices[slice].length, slices[slice].labels);
     assert!(length > 0 && labels > 0, "slice {slice} of {} has no tokens or no labels", task.kind());
-    batch.batch = batch_size;
+    batch.batch = count;
     batch.length = length;
     // Every entry is overwritten below, so the old ones need no clearing.
-    batch.tokens.resize(batch_size * length, 0);
-    batch.labels.resize(batch_size * labels, BatchLabel::default());
+    batch.tokens.resize(count * length, 0);
+    batch.labels.resize(count * labels, BatchLabel::default());
 
     let rows = batch.tokens.par_chunks_exact_mut(length).zip(batch.labels.par_chunks_exact_mut(labels));
     rows.enumerate().with_min_len(ROWS_PER_JOB).for_each_init(
         Example::default,
         |example, (row, (tokens, row_labels))| {
-            task.example(split, slice, seed, first_index + row as u64, example);
+            task.example(split, slice, seed, first + row as u64, example);
             assert!(
                 example.tokens.len() == length && example.labels.len() == labels,
                 "an example of {} has {} tokens and {} labels where its slice has {length} and {labels}",
@@ -119,7 +128,13 @@ mod tests {
             let of_threads = |threads| {
                 let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let mut batch = Batch::default();
-                pool.install(|| fill_batch(&task, Split::Train, 1, 3, 1000, 101, &mut batch));
+                pool.install(|| {
+                    fill_batch(
+                        &task,
+                        Stretch { split: Split::Train, slice: 1, seed: 3, first: 1000, count: 101 },
+                        &mut batch,
+                    )
+                });
                 batch
             };
             let one = of_threads(1);
@@ -132,8 +147,8 @@ mod tests {
     fn a_batch_holds_the_examples_of_its_indices_whatever_it_held_before() {
         let task = task(Filler::Disjoint);
         let mut batch = Batch::default();
-        fill_batch(&task, Split::Train, 1, 3, 0, 40, &mut batch);
-        fill_batch(&task, Split::Test, 0, 3, 500, 9, &mut batch);
+        fill_batch(&task, Stretch { split: Split::Train, slice: 1, seed: 3, first: 0, count: 40 }, &mut batch);
+        fill_batch(&task, Stretch { split: Split::Test, slice: 0, seed: 3, first: 500, count: 9 }, &mut batch);
         assert_eq!((batch.batch, batch.length), (9, 64));
         assert_eq!((batch.tokens.len(), batch.labels.len()), (9 * 64, 9 * 4));
         let mut example = Example::default();
@@ -149,7 +164,11 @@ mod tests {
     #[test]
     #[should_panic(expected = "slice 2 is out of range: mqar has 2 train slices")]
     fn a_slice_out_of_range_is_refused() {
-        fill_batch(&task(Filler::Zero), Split::Train, 2, 0, 0, 1, &mut Batch::default());
+        fill_batch(
+            &task(Filler::Zero),
+            Stretch { split: Split::Train, slice: 2, seed: 0, first: 0, count: 1 },
+            &mut Batch::default(),
+        );
     }
 
     /// Claims one label more than it gives.
@@ -190,6 +209,12 @@ mod tests {
         slices[0].labels += 1;
         // One thread, so that the panic arrives with its own message.
         let pool = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        pool.install(|| fill_batch(&Liar(honest, slices), Split::Train, 0, 0, 0, 1, &mut Batch::default()));
+        pool.install(|| {
+            fill_batch(
+                &Liar(honest, slices),
+                Stretch { split: Split::Train, slice: 0, seed: 0, first: 0, count: 1 },
+                &mut Batch::default(),
+            )
+        });
     }
 }

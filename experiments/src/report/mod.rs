@@ -58,6 +58,8 @@ pub struct Report {
     pub html: PathBuf,
     /// The comparison in full precision.
     pub csv: PathBuf,
+    /// Every run's `result.json`, in one array.
+    pub json: PathBuf,
     /// The comparison in Markdown.
     pub markdown: PathBuf,
     /// The figures, as files with a white background.
@@ -111,7 +113,8 @@ struct Material {
     warnings: Vec<String>,
 }
 
-/// Reads all runs below `dirs` and writes `report.html`, `results.csv`, `results.md` and `figures/*.svg` into `out`.
+/// Reads all runs below `dirs` and writes `report.html`, `results.csv`, `results.json`, `results.md` and `figures/*.svg` into
+/// `out`.
 ///
 /// A file that cannot be read is a warning, in the page and in what is returned. Each file is written whole or not at all.
 ///
@@ -135,6 +138,7 @@ pub fn write_report(dirs: &[PathBuf], out: &Path, options: &ReportOptions) -> Re
     let material = gather_material(dirs, options)?;
     let comparison = table::comparison(&material.cases, &material.runs);
     let (html, csv, markdown) = (out.join("report.html"), out.join("results.csv"), out.join("results.md"));
+    let json = out.join("results.json");
     // Links from the page to the runs are relative, so its directory must exist before they are made.
     create_dir(&out.join("figures"))?;
     let mut figures = Vec::with_capacity(material.figures.len());
@@ -144,11 +148,13 @@ pub fn write_report(dirs: &[PathBuf], out: &Path, options: &ReportOptions) -> Re
         figures.push(path);
     }
     write_atomic(&csv, table::results(&material.cases, &material.runs).csv().as_bytes())?;
+    write_atomic(&json, runs_as_json(&material.runs).as_bytes())?;
     write_atomic(&markdown, markdown_text(&comparison, &material.comparisons).as_bytes())?;
     write_atomic(&html, html::page(&material, &comparison, out, options)?.as_bytes())?;
     Ok(Report {
         html,
         csv,
+        json,
         markdown,
         figures,
         table: terminal_text(&comparison, &material.comparisons, options.width),
@@ -171,6 +177,13 @@ fn gather_material(dirs: &[PathBuf], options: &ReportOptions) -> Result<Material
     let comparisons = compare::compare(&cases);
     let figures = figures::figures(&cases, &runs);
     Ok(Material { runs, cases, comparisons, figures, warnings })
+}
+
+/// The results of all runs, by case and seed, so that the same runs give the same file wherever they lie.
+fn runs_as_json(runs: &[Run]) -> String {
+    let mut results: Vec<_> = runs.iter().map(|run| &run.result).collect();
+    results.sort_by_key(|result| (&result.name, &result.case, result.seed, &result.config_hash));
+    serde_json::to_string_pretty(&results).expect("results serialise") + "\n"
 }
 
 /// The comparison, what its numbers mean, and the paired comparisons.

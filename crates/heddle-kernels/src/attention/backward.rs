@@ -289,7 +289,14 @@ impl Pass<'_> {
     /// Computes a tile's weights and gradients of scores, adds the latter to the gradients of queries if they are wanted, and
     /// returns the keys that some query sees.
     #[inline(always)]
-    fn scores<I: Isa>(&self, isa: I, work: &mut Workspace<I>, block: &Block, tile: &Range<usize>, queries: bool) -> Range<usize> {
+    fn scores<I: Isa>(
+        &self,
+        isa: I,
+        work: &mut Workspace<I>,
+        block: &Block,
+        tile: &Range<usize>,
+        queries: bool,
+    ) -> Range<usize> {
         let (sight, score, at) = (self.call.sight(), self.call.score(), self.call.rule.offset);
         let lanes = block.panels() * LANES;
         let mut seen = tile.end..tile.start;

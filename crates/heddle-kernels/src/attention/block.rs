@@ -6,9 +6,9 @@
 
 use std::ops::{Deref, DerefMut, Range};
 
+use super::AttentionRule;
 use super::score::Score;
 use super::sight::Sight;
-use super::AttentionRule;
 use crate::cpu::simd::{LANES, Sixteen};
 
 /// Rows of a block, unless more heads than that share a key head.

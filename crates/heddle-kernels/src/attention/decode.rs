@@ -29,13 +29,21 @@ pub(super) fn forward(call: Attention<'_>, level: Level) -> Attended {
     // A row's part of a chunk: largest score, sum of weights, weighted values.
     let part = dims.padded() + 2;
     let mut parts = vec![0.0; b * g * chunks * rows * part];
-    let blocks = (0..b * g).flat_map(|head| dims.blocks_of(head)).flat_map(|block| (0..chunks).map(move |chunk| (block.clone(), chunk)));
-    let tasks = blocks.zip(parts.chunks_exact_mut(rows * part)).map(|((block, chunk), parts)| Task { call, block, chunk, parts });
+    let blocks = (0..b * g)
+        .flat_map(|head| dims.blocks_of(head))
+        .flat_map(|block| (0..chunks).map(move |chunk| (block.clone(), chunk)));
+    let tasks = blocks.zip(parts.chunks_exact_mut(rows * part)).map(|((block, chunk), parts)| Task {
+        call,
+        block,
+        chunk,
+        parts,
+    });
     run_all(tasks.collect(), call.parallel(), |task| level.run(task));
 
     let mut o = vec![0.0; b * h * l * p];
     let mut lse = vec![0.0; b * h * l];
-    let heads = parts.chunks_exact(chunks * rows * part).zip(dims.cut(&mut o, p).into_iter().zip(dims.cut(&mut lse, 1)));
+    let heads =
+        parts.chunks_exact(chunks * rows * part).zip(dims.cut(&mut o, p).into_iter().zip(dims.cut(&mut lse, 1)));
     for (block, (parts, (mut o, mut lse))) in (0..b * g).flat_map(|head| dims.blocks_of(head)).zip(heads) {
         for row in 0..rows {
             let (head, position) = block.row(row);

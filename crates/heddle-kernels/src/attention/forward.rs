@@ -124,7 +124,14 @@ impl Task<'_> {
 
     /// Lets a panel see a run of keys.
     #[inline(always)]
-    fn attend<I: Isa>(&self, isa: I, work: &mut Workspace<I>, panel: usize, run: &Run, (score, mask): (Score, Mask<'_>)) {
+    fn attend<I: Isa>(
+        &self,
+        isa: I,
+        work: &mut Workspace<I>,
+        panel: usize,
+        run: &Run,
+        (score, mask): (Score, Mask<'_>),
+    ) {
         let p = self.call.dims.p;
         let within = run.keys.start * p..run.keys.end * p;
         let keys = Left { data: &self.call.head(self.call.k, self.block.head)[within.clone()], across: p, along: 1 };

@@ -17,8 +17,8 @@ use burn::tensor::Tensor;
 pub use definition::{attention_by_definition, attention_with_lse_by_definition};
 pub use rule::{AttentionRule, BlockMask};
 
-use crate::cpu::simd::Level;
 use crate::cpu::Array;
+use crate::cpu::simd::Level;
 use crate::native::{self, Forward, Operation, Views};
 use backward::{Kept, Wanted};
 use block::{Attention, Dims};
@@ -45,8 +45,17 @@ impl AttentionInput {
         let dims @ [b, h, l, p] = self.q.dims();
         let [bk, g, m, pk] = self.k.dims();
         assert!(b == bk && p == pk, "attention: keys {:?} do not fit queries {:?}", self.k.dims(), self.q.dims());
-        assert!(self.v.dims() == self.k.dims(), "attention: values {:?} do not fit keys {:?}", self.v.dims(), self.k.dims());
-        assert!(b * h * l * p * g * m > 0, "attention: an axis of queries {dims:?} or keys {:?} is empty", self.k.dims());
+        assert!(
+            self.v.dims() == self.k.dims(),
+            "attention: values {:?} do not fit keys {:?}",
+            self.v.dims(),
+            self.k.dims()
+        );
+        assert!(
+            b * h * l * p * g * m > 0,
+            "attention: an axis of queries {dims:?} or keys {:?} is empty",
+            self.k.dims()
+        );
         assert!(h % g == 0, "attention: {h} query heads cannot share {g} key heads evenly");
         if let Some(slopes) = &self.slopes {
             assert!(slopes.dims() == [h], "attention: slopes {:?} do not fit {h} heads", slopes.dims());

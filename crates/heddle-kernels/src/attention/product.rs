@@ -124,7 +124,8 @@ mod tests {
         fn run<I: Isa>(self, isa: I) -> (Vec<f32>, Vec<f32>) {
             const STRIDE: usize = LANES + 3;
             let Self { rows, inner, by_rows } = self;
-            let numbers = |count: usize, seed: usize| -> Vec<f32> { (0..count).map(|i| ((i * seed) % 7) as f32 - 3.0).collect() };
+            let numbers =
+                |count: usize, seed: usize| -> Vec<f32> { (0..count).map(|i| ((i * seed) % 7) as f32 - 3.0).collect() };
             let (left, right) = (numbers(rows * inner, 5), numbers(inner * STRIDE, 3));
             let (across, along) = if by_rows { (inner, 1) } else { (1, rows) };
             let mut out = numbers(rows * STRIDE, 2);

@@ -50,7 +50,10 @@ impl AttentionRule {
     /// If it does not fit.
     pub(super) fn check(&self, l: usize, m: usize) {
         let positions = (self.offset + l).max(m);
-        assert!(positions <= MOST_POSITIONS, "attention: {positions} positions, and f32 tells only {MOST_POSITIONS} apart");
+        assert!(
+            positions <= MOST_POSITIONS,
+            "attention: {positions} positions, and f32 tells only {MOST_POSITIONS} apart"
+        );
         if let Some(cap) = self.softcap {
             assert!(cap > 0.0, "attention: a soft-cap must be positive, not {cap}");
         }

@@ -40,7 +40,12 @@ impl Sight<'_> {
 
     /// The tiles, of those that begin within `keys`, in which a query at positions `first..=last` may see a key, in order.
     #[inline(always)]
-    pub(super) fn tiles(&self, first: usize, last: usize, keys: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(super) fn tiles(
+        &self,
+        first: usize,
+        last: usize,
+        keys: &Range<usize>,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
         let [far, near] = self.ranges(first, last);
         let (start, end) = (keys.start.div_ceil(KEYS), keys.end.div_ceil(KEYS));
         let far = start..end.min(far.end.div_ceil(KEYS));
@@ -112,10 +117,14 @@ mod tests {
 
     /// Rules that differ in everything that decides sight.
     fn rules() -> Vec<AttentionRule> {
-        let mask = |size: usize| BlockMask::new(size, [200_usize.div_ceil(size); 2], |row, column| (row + 2 * column) % 3 != 0);
+        let mask = |size: usize| {
+            BlockMask::new(size, [200_usize.div_ceil(size); 2], |row, column| (row + 2 * column) % 3 != 0)
+        };
         let mut rules = vec![];
         for causal in [false, true] {
-            for (window, sinks) in [(None, 0), (Some(1), 0), (Some(70), 0), (Some(9), 3), (Some(9), 66), (Some(0), 0), (Some(500), 1)] {
+            for (window, sinks) in
+                [(None, 0), (Some(1), 0), (Some(70), 0), (Some(9), 3), (Some(9), 66), (Some(0), 0), (Some(500), 1)]
+            {
                 for blocks in [None, Some(mask(1)), Some(mask(7)), Some(mask(64)), Some(mask(100))] {
                     rules.push(AttentionRule { causal, window, sinks, blocks, ..AttentionRule::full(1) });
                 }
@@ -127,7 +136,9 @@ mod tests {
     #[test]
     fn runs_cover_all_keys_that_are_seen_once_and_in_order() {
         for rule in rules() {
-            for (m, first, last) in [(150, 0, 15), (150, 60, 75), (200, 190, 199), (64, 64, 64), (5, 130, 145), (1, 0, 0)] {
+            for (m, first, last) in
+                [(150, 0, 15), (150, 60, 75), (200, 190, 199), (64, 64, 64), (5, 130, 145), (1, 0, 0)]
+            {
                 let sight = Sight { rule: &rule, m };
                 let (mut all, mut runs) = (vec![], vec![]);
                 for tile in sight.tiles(first, last, &(0..m)) {
@@ -140,7 +151,10 @@ mod tests {
                     let run = all.iter().find(|run| run.keys.contains(&key));
                     for query in first..=last {
                         assert!(run.is_some() || !rule.sees(query, key), "{rule:?}: {query} misses {key}");
-                        assert!(run.is_none_or(|run| !run.whole) || rule.sees(query, key), "{rule:?}: {query} must not see {key}");
+                        assert!(
+                            run.is_none_or(|run| !run.whole) || rule.sees(query, key),
+                            "{rule:?}: {query} must not see {key}"
+                        );
                     }
                 }
             }
@@ -162,11 +176,17 @@ mod tests {
     fn bounds_and_blocks_together_are_the_rule() {
         for rule in rules() {
             let sight = Sight { rule: &rule, m: 200 };
-            for (query, key) in [(0, 0), (5, 7), (7, 5), (100, 31), (100, 30), (100, 92), (100, 91), (80, 2), (80, 65), (80, 66)] {
+            for (query, key) in
+                [(0, 0), (5, 7), (7, 5), (100, 31), (100, 30), (100, 92), (100, 91), (80, 2), (80, 65), (80, 66)]
+            {
                 let (low, high) = sight.bounds(key);
                 let distance = query as f32 - key as f32;
                 let present = rule.blocks.as_ref().is_none_or(|blocks| blocks.sees(query, key));
-                assert_eq!(low < distance && distance < high && present, rule.sees(query, key), "{rule:?} {query} {key}");
+                assert_eq!(
+                    low < distance && distance < high && present,
+                    rule.sees(query, key),
+                    "{rule:?} {query} {key}"
+                );
             }
         }
     }

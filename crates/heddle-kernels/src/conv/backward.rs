@@ -46,7 +46,8 @@ pub(super) fn backward(conv: Conv<'_>, upstream: Upstream<'_>, level: Level) -> 
     let mut weight = vec![0.0; b * e * k];
     let mut bias = vec![0.0; b * e];
 
-    let all = || (0..b).flat_map(|sequence| (0..e).step_by(width).map(move |start| (sequence, start..e.min(start + width))));
+    let all =
+        || (0..b).flat_map(|sequence| (0..e).step_by(width).map(move |start| (sequence, start..e.min(start + width))));
     let xs = x.chunks_exact_mut(l * e).flat_map(|x| columns(x, e, width));
     let states = state.chunks_exact_mut((k - 1) * e).flat_map(|state| columns(state, e, width));
     let weights = parts(&mut weight, all().map(|(_, channels)| channels.len() * k));

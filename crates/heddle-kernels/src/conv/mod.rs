@@ -10,8 +10,8 @@ use burn::tensor::{Tensor, assert_shape};
 
 pub use definition::causal_conv_by_definition;
 
-use crate::cpu::simd::Level;
 use crate::cpu::Array;
+use crate::cpu::simd::Level;
 use crate::native::{self, Forward, Operation, Views};
 use cpu::{Conv, Dims};
 
@@ -43,7 +43,11 @@ impl ConvInput {
         }
         assert!(k >= 2, "a convolution needs a filter of at least two weights, not {k}");
         assert_shape!(state, [b, k - 1, e]);
-        assert!(b * l * e > 0, "a convolution needs at least one sequence, token and channel; [b, l, e] = {:?}", [b, l, e]);
+        assert!(
+            b * l * e > 0,
+            "a convolution needs at least one sequence, token and channel; [b, l, e] = {:?}",
+            [b, l, e]
+        );
         [b, l, e, k]
     }
 }

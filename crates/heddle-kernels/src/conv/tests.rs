@@ -2,7 +2,9 @@ use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide};
+use crate::testing::{
+    GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide,
+};
 
 /// `[b, l, e, k]`: lengths below, at and above the filter's, channels that fill no vector, one vector, and more than one.
 const SHAPES: [[usize; 4]; 8] = [
@@ -72,7 +74,13 @@ fn oracle([b, l, e, k]: [usize; 4], (bias, silu): (bool, bool), inputs: &[Vec<f6
     vec![y, last]
 }
 
-fn run(shape: [usize; 4], form: (bool, bool), convolver: Convolver, inputs: &[Vec<f32>], upstream: &[Vec<f32>]) -> Passes {
+fn run(
+    shape: [usize; 4],
+    form: (bool, bool),
+    convolver: Convolver,
+    inputs: &[Vec<f32>],
+    upstream: &[Vec<f32>],
+) -> Passes {
     passes(&Device::flex(), inputs, upstream, flat(convolver, shape, form))
 }
 
@@ -80,7 +88,8 @@ fn run(shape: [usize; 4], form: (bool, bool), convolver: Convolver, inputs: &[Ve
 fn the_definition_and_the_kernel_compute_the_sum() {
     for (seed, shape) in SHAPES.into_iter().enumerate() {
         let inputs = sample(shape, &mut Random::new(seed as u64));
-        for (form, device) in FORMS.into_iter().flat_map(|form| devices().into_iter().map(move |device| (form, device))) {
+        for (form, device) in FORMS.into_iter().flat_map(|form| devices().into_iter().map(move |device| (form, device)))
+        {
             let truth = oracle(shape, form, &wide(&inputs));
             for convolver in [causal_conv as Convolver, causal_conv_by_definition] {
                 let results = outputs(&device, &inputs, flat(convolver, shape, form));
@@ -95,7 +104,8 @@ fn the_gradients_are_those_of_the_definition() {
     for (seed, shape) in SHAPES.into_iter().enumerate() {
         let mut random = Random::new(seed as u64);
         let (inputs, upstream) = (sample(shape, &mut random), sample_upstream(shape, &mut random));
-        for (form, device) in FORMS.into_iter().flat_map(|form| devices().into_iter().map(move |device| (form, device))) {
+        for (form, device) in FORMS.into_iter().flat_map(|form| devices().into_iter().map(move |device| (form, device)))
+        {
             let kernel = passes(&device, &inputs, &upstream, flat(causal_conv, shape, form));
             let definition = passes(&device, &inputs, &upstream, flat(causal_conv_by_definition, shape, form));
             assert_near(&format!("{shape:?} {form:?}"), &kernel.gradients, &wide(&definition.gradients), GRADIENTS);
@@ -142,7 +152,8 @@ fn any_split_with_carried_state_equals_the_whole_in_values_and_gradients() {
         for cut in [1, 2, 3, 4, 32, 37] {
             let split = passes(&device, &inputs, &upstream, |x| {
                 let (whole, state) = unflatten(shape, (true, true), x);
-                let piece = |from: usize, to: usize| ConvInput { x: whole.x.clone().slice([0..b, from..to]), ..whole.clone() };
+                let piece =
+                    |from: usize, to: usize| ConvInput { x: whole.x.clone().slice([0..b, from..to]), ..whole.clone() };
                 let (first, state) = causal_conv(piece(0, cut), state);
                 let (second, state) = causal_conv(piece(cut, l), state);
                 vec![Tensor::cat(vec![first, second], 1).flatten(0, 2), state.flatten(0, 2)]
@@ -197,8 +208,12 @@ fn huge_and_denormal_inputs_stay_finite() {
 #[should_panic(expected = "a convolution needs a filter of at least two weights, not 1")]
 fn a_filter_of_one_weight_is_refused() {
     let device = Device::flex();
-    let input =
-        ConvInput { x: Tensor::zeros([1, 2, 3], &device), weight: Tensor::zeros([3, 1], &device), bias: None, silu: false };
+    let input = ConvInput {
+        x: Tensor::zeros([1, 2, 3], &device),
+        weight: Tensor::zeros([3, 1], &device),
+        bias: None,
+        silu: false,
+    };
     causal_conv(input, Tensor::zeros([1, 1, 3], &device));
 }
 
@@ -206,8 +221,12 @@ fn a_filter_of_one_weight_is_refused() {
 #[should_panic(expected = "assert_shape!(state, [b, k - 1, e])")]
 fn a_state_of_another_filter_is_refused() {
     let device = Device::flex();
-    let input =
-        ConvInput { x: Tensor::zeros([1, 2, 3], &device), weight: Tensor::zeros([3, 4], &device), bias: None, silu: false };
+    let input = ConvInput {
+        x: Tensor::zeros([1, 2, 3], &device),
+        weight: Tensor::zeros([3, 4], &device),
+        bias: None,
+        silu: false,
+    };
     causal_conv(input, Tensor::zeros([1, 4, 3], &device));
 }
 

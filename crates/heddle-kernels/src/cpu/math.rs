@@ -24,7 +24,10 @@ pub(crate) fn exp2<I: Isa>(x: Lanes<I>) -> Lanes<I> {
     let x = x.at_least(-127.0).at_most(128.0);
     let k = x.round().at_most(127.0);
     let r = x - k;
-    let p = polynomial(r, [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_5e-2, 0.240_226_48, 0.693_147_2]);
+    let p = polynomial(
+        r,
+        [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_5e-2, 0.240_226_48, std::f32::consts::LN_2],
+    );
     p.mul_add(r, r.isa().splat(1.0)).scale(k)
 }
 
@@ -223,7 +226,8 @@ mod tests {
             let slope = -x * density(x);
             let third = (3.0 * x - x.powi(3)) * density(x);
             let fifth = (-x.powi(5) + 10.0 * x.powi(3) - 15.0 * x) * density(x);
-            let corrections = STEP.powi(2) / 12.0 * slope - STEP.powi(4) / 720.0 * third + STEP.powi(6) / 30_240.0 * fifth;
+            let corrections =
+                STEP.powi(2) / 12.0 * slope - STEP.powi(4) / 720.0 * third + STEP.powi(6) / 30_240.0 * fifth;
             STEP * (sum - density(x) / 2.0) - corrections
         };
         assert!((truth(0.0) - 0.5).abs() < 1e-12 && (truth(1.0) - 0.841_344_746_068_542_9).abs() < 1e-12);

@@ -164,7 +164,8 @@ impl Kernel for Task<'_> {
             *scaled = *a * std::f32::consts::LOG2_E;
         }
         if let Some(last) = self.upstream.state {
-            let rows = &last[(self.sequence * e + self.channels.start) * n..(self.sequence * e + self.channels.end) * n];
+            let rows =
+                &last[(self.sequence * e + self.channels.start) * n..(self.sequence * e + self.channels.end) * n];
             for (g, rows) in work.g.chunks_exact_mut(n).zip(rows.chunks(LANES * n)) {
                 transpose_in(isa, rows, n, g);
             }
@@ -178,7 +179,9 @@ impl Kernel for Task<'_> {
             }
             let tokens = self.scan.dims.chunk(chunk);
             let (write, read) = (&mut self.write[tokens.start * n..tokens.end * n], &mut self.read[tokens.start * n..]);
-            for ((write, read), (g_write, g_read)) in write.iter_mut().zip(read).zip(work.g_write.iter().zip(&work.g_read)) {
+            for ((write, read), (g_write, g_read)) in
+                write.iter_mut().zip(read).zip(work.g_write.iter().zip(&work.g_read))
+            {
                 *write = g_write.sum();
                 *read = g_read.sum();
             }

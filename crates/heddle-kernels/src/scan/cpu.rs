@@ -97,7 +97,13 @@ impl<'a> Scan<'a> {
 
     /// Some channels of a token's row of `u` or `delta`.
     #[inline(always)]
-    pub(super) fn channels<I: Isa>(&self, isa: I, of: &[f32], (sequence, t): (usize, usize), block: &Range<usize>) -> Lanes<I> {
+    pub(super) fn channels<I: Isa>(
+        &self,
+        isa: I,
+        of: &[f32],
+        (sequence, t): (usize, usize),
+        block: &Range<usize>,
+    ) -> Lanes<I> {
         let Dims { l, e, .. } = self.dims;
         isa.load(&of[(sequence * l + t) * e..][block.clone()])
     }
@@ -156,10 +162,15 @@ pub(super) fn forward(scan: Scan<'_>, keep: bool, level: Level) -> Scanned {
     let ys = y.chunks_exact_mut(l * e).flat_map(|y| columns(y, e, dims.channels_a_task()));
     let states = parts(&mut state, all().map(|(_, channels)| channels.len() * n));
     let kept = parts(&mut boundaries, all().map(|(_, channels)| chunks_kept * dims.boundary(&channels)));
-    let tasks = all()
-        .zip(ys)
-        .zip(states.into_iter().zip(kept))
-        .map(|(((sequence, channels), y), (state, boundaries))| Task { scan, sequence, channels, y, state, boundaries });
+    let tasks =
+        all().zip(ys).zip(states.into_iter().zip(kept)).map(|(((sequence, channels), y), (state, boundaries))| Task {
+            scan,
+            sequence,
+            channels,
+            y,
+            state,
+            boundaries,
+        });
     run_all(tasks.collect(), dims.parallel(), |task| level.run(task));
     Scanned { y, state, boundaries }
 }

@@ -10,8 +10,8 @@ use burn::tensor::{Tensor, assert_shape};
 
 pub use definition::scan_by_definition;
 
-use crate::cpu::simd::Level;
 use crate::cpu::Array;
+use crate::cpu::simd::Level;
 use crate::native::{self, Forward, Operation, Views};
 use cpu::{Dims, Scan};
 
@@ -49,9 +49,11 @@ impl ScanInput {
         assert_shape!(read, [b, l, n]);
         assert_shape!(skip, [e]);
         assert_shape!(state, [b, e, n]);
-        assert!(b * l * e * n > 0, "a scan needs at least one sequence, token, channel and state; [b, l, e, n] = {:?}", [
-            b, l, e, n
-        ]);
+        assert!(
+            b * l * e * n > 0,
+            "a scan needs at least one sequence, token, channel and state; [b, l, e, n] = {:?}",
+            [b, l, e, n]
+        );
         [b, l, e, n]
     }
 }

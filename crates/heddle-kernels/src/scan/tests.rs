@@ -3,7 +3,9 @@ use proptest::prelude::*;
 
 use super::cpu::CHUNK;
 use super::*;
-use crate::testing::{GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide};
+use crate::testing::{
+    GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide,
+};
 
 /// `[b, l, e, n]`: lengths around the chunk, channels that fill no vector, one vector, and more than one.
 const SHAPES: [[usize; 4]; 8] = [
@@ -195,7 +197,8 @@ fn the_number_of_threads_changes_no_bit() {
     for shape in [[1, 200, 256, 16], [3, 75, 100, 16], [8, 64, 64, 4]] {
         let mut random = Random::new(9);
         let (inputs, upstream) = (sample(shape, &mut random), sample_upstream(shape, &mut random));
-        let on = |threads| on_threads(threads, || run(shape, &Device::flex(), selective_scan, &inputs, &upstream).bits());
+        let on =
+            |threads| on_threads(threads, || run(shape, &Device::flex(), selective_scan, &inputs, &upstream).bits());
         assert!(on(1) == on(2) && on(1) == on(3), "{shape:?}");
     }
 }

@@ -14,7 +14,9 @@ fn bits(case: &Case) -> Vec<u32> {
 
 #[test]
 fn a_window_of_the_whole_length_is_full_attention() {
-    for case in [Case::causal([1, 2, 1, 150, 150, 9]), Case::full([1, 2, 1, 150, 150, 9]), Case::causal([1, 1, 1, 1, 150, 9])] {
+    for case in
+        [Case::causal([1, 2, 1, 150, 150, 9]), Case::full([1, 2, 1, 150, 150, 9]), Case::causal([1, 1, 1, 1, 150, 9])]
+    {
         let window = case.clone().with(|rule| rule.window = Some(150));
         assert_eq!(bits(&case), bits(&window), "{case:?}");
     }
@@ -25,7 +27,11 @@ fn a_mask_of_all_blocks_is_dense_attention() {
     for size in [1, 10, KEYS, 1000] {
         for case in [Case::causal([1, 2, 1, 150, 150, 9]), Case::full([1, 2, 1, 150, 150, 9])] {
             let blocks = BlockMask::new(size, [150_usize.div_ceil(size); 2], |_, _| true);
-            assert_eq!(bits(&case), bits(&case.clone().with(|rule| rule.blocks = Some(blocks.clone()))), "{size} {case:?}");
+            assert_eq!(
+                bits(&case),
+                bits(&case.clone().with(|rule| rule.blocks = Some(blocks.clone()))),
+                "{size} {case:?}"
+            );
         }
     }
 }
@@ -40,7 +46,8 @@ fn grouped_heads_equal_expanded_heads() {
             let expanded = |x: &[Tensor<1>]| {
                 let mut input = grouped.unflatten(x);
                 let [b, h, g, _, m, p] = grouped.sizes;
-                let expand = |x: Tensor<4>| x.reshape([b, g, 1, m, p]).expand([b, g, h / g, m, p]).reshape([b, h, m, p]);
+                let expand =
+                    |x: Tensor<4>| x.reshape([b, g, 1, m, p]).expand([b, g, h / g, m, p]).reshape([b, h, m, p]);
                 (input.k, input.v) = (expand(input.k), expand(input.v));
                 let (o, lse) = attention_with_lse(input, grouped.rule.clone());
                 vec![o.flatten(0, 3), lse.flatten(0, 2)]
@@ -149,8 +156,13 @@ fn strided_inputs_are_read_as_they_are_meant() {
 }
 
 /// Sizes with one key head and many, with few rows and many.
-const THREADED: [[usize; 6]; 5] =
-    [[1, 1, 1, 700, 700, 20], [3, 2, 1, 300, 300, 32], [8, 4, 4, 130, 130, 16], [1, 2, 2, 1, 5000, 32], [1, 5, 1, 200, 260, 16]];
+const THREADED: [[usize; 6]; 5] = [
+    [1, 1, 1, 700, 700, 20],
+    [3, 2, 1, 300, 300, 32],
+    [8, 4, 4, 130, 130, 16],
+    [1, 2, 2, 1, 5000, 32],
+    [1, 5, 1, 200, 260, 16],
+];
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {

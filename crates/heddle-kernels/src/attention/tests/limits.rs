@@ -24,7 +24,8 @@ fn a_query_that_sees_no_key_gives_zero_and_gets_zero() {
             let blind = |i: usize| (0..30).all(|j| !rule.sees(rule.offset + i, j));
             let mut random = Random::new(11);
             let (inputs, upstream) = (case.sample(&mut random), case.sample_upstream(&mut random));
-            let tensors: Vec<_> = inputs.iter().map(|x| Tensor::<1>::from_data(x.as_slice(), &Device::flex())).collect();
+            let tensors: Vec<_> =
+                inputs.iter().map(|x| Tensor::<1>::from_data(x.as_slice(), &Device::flex())).collect();
             for attend in [attention_with_lse as Attend, attention_with_lse_by_definition] {
                 let lse = numbers(attend(case.unflatten(&tensors), rule.clone()).1);
                 let result = case.run(&Device::flex(), attend, &inputs, &upstream);
@@ -102,7 +103,11 @@ fn other_number_types_take_the_definition() {
     let truth = Truth::of(&case, &wide(&inputs), &[]);
     let (o, lse) = attention_with_lse(case.unflatten(&tensors), case.rule.clone());
     let alone = attention(case.unflatten(&tensors), case.rule.clone());
-    for (tensor, truth) in [(o.flatten::<1>(0, 3), &truth.outputs[0]), (lse.flatten(0, 2), &truth.outputs[1]), (alone.flatten(0, 3), &truth.outputs[0])] {
+    for (tensor, truth) in [
+        (o.flatten::<1>(0, 3), &truth.outputs[0]),
+        (lse.flatten(0, 2), &truth.outputs[1]),
+        (alone.flatten(0, 3), &truth.outputs[0]),
+    ] {
         let numbers: Vec<f64> = tensor.into_data().to_vec().expect("f64 stays f64");
         assert!(numbers.iter().zip(truth).all(|(x, truth)| (x - truth).abs() < 1e-12));
     }

@@ -90,7 +90,9 @@ impl Case {
         let (inputs, upstream) = (self.sample(&mut random), self.sample_upstream(&mut random));
         let truth = Truth::of(self, &wide(&inputs), &wide(&upstream));
         for device in devices() {
-            for (name, attend) in [("kernel", attention_with_lse as Attend), ("definition", attention_with_lse_by_definition)] {
+            for (name, attend) in
+                [("kernel", attention_with_lse as Attend), ("definition", attention_with_lse_by_definition)]
+            {
                 let result = self.run(&device, attend, &inputs, &upstream);
                 assert_near(&format!("{name}, {self:?}, values"), &result.outputs, &truth.outputs, VALUES);
                 assert_near(&format!("{name}, {self:?}, gradients"), &result.gradients, &truth.gradients, GRADIENTS);
@@ -118,7 +120,8 @@ fn mask(size: usize, [rows, columns]: [usize; 2]) -> Option<BlockMask> {
 
 #[test]
 fn the_loops_have_the_gradients_of_differences() {
-    let case = Case::causal([1, 4, 2, 3, 5, 2]).sloped().with(|rule| (rule.softcap, rule.window) = (Some(2.0), Some(3)));
+    let case =
+        Case::causal([1, 4, 2, 3, 5, 2]).sloped().with(|rule| (rule.softcap, rule.window) = (Some(2.0), Some(3)));
     let mut random = Random::new(1);
     let (inputs, upstream) = (case.sample(&mut random), case.sample_upstream(&mut random));
     let differences = differences(&inputs, &upstream, |x| Truth::of(&case, x, &[]).outputs);
@@ -154,7 +157,11 @@ fn soft_caps_and_slopes_have_the_true_values_and_gradients() {
 #[test]
 fn windows_around_the_tile_have_the_true_values_and_gradients() {
     for window in [1, 7, KEYS - 1, KEYS, KEYS + 1] {
-        for case in [Case::causal([1, 2, 1, 150, 150, 9]), Case::full([1, 1, 1, 150, 170, 9]), Case::causal([1, 1, 1, 3, 150, 9])] {
+        for case in [
+            Case::causal([1, 2, 1, 150, 150, 9]),
+            Case::full([1, 1, 1, 150, 170, 9]),
+            Case::causal([1, 1, 1, 3, 150, 9]),
+        ] {
             case.with(|rule| rule.window = Some(window)).assert_true(window as u64);
         }
     }
@@ -163,7 +170,11 @@ fn windows_around_the_tile_have_the_true_values_and_gradients() {
 #[test]
 fn sinks_have_the_true_values_and_gradients() {
     for (sinks, window) in [(1, 7), (4, 60), (KEYS, 5), (KEYS + 1, KEYS), (149, 3)] {
-        for case in [Case::causal([1, 2, 1, 150, 150, 9]), Case::full([1, 1, 1, 150, 150, 9]), Case::causal([1, 1, 1, 2, 150, 9])] {
+        for case in [
+            Case::causal([1, 2, 1, 150, 150, 9]),
+            Case::full([1, 1, 1, 150, 150, 9]),
+            Case::causal([1, 1, 1, 2, 150, 9]),
+        ] {
             case.with(|rule| (rule.sinks, rule.window) = (sinks, Some(window))).assert_true(sinks as u64);
         }
     }
@@ -172,10 +183,15 @@ fn sinks_have_the_true_values_and_gradients() {
 #[test]
 fn block_masks_have_the_true_values_and_gradients() {
     for size in [1, 7, 16, KEYS, 100] {
-        for case in [Case::causal([1, 2, 1, 130, 150, 9]), Case::full([1, 1, 1, 150, 150, 9]), Case::causal([2, 1, 1, 4, 150, 9])] {
+        for case in [
+            Case::causal([1, 2, 1, 130, 150, 9]),
+            Case::full([1, 1, 1, 150, 150, 9]),
+            Case::causal([2, 1, 1, 4, 150, 9]),
+        ] {
             let blocks = mask(size, [150, 150]);
             case.clone().with(|rule| rule.blocks = blocks.clone()).assert_true(size as u64);
-            case.with(|rule| (rule.blocks, rule.window, rule.sinks) = (blocks.clone(), Some(40), 20)).assert_true(size as u64);
+            case.with(|rule| (rule.blocks, rule.window, rule.sinks) = (blocks.clone(), Some(40), 20))
+                .assert_true(size as u64);
         }
     }
 }
@@ -214,11 +230,13 @@ fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1..3_usize, 1..4_usize, 1..4_usize, 1..100_usize, 1..140_usize, 1..40_usize);
     let sight = (any::<bool>(), prop::option::of(1..150_usize), 0..80_usize, 0..60_usize);
     let score = (prop::option::of(0.5..30.0_f64), any::<bool>(), prop::option::of(1..90_usize));
-    (sizes, sight, score).prop_map(|((b, g, shared, l, m, p), (causal, window, sinks, offset), (softcap, sloped, size))| {
-        let blocks = size.and_then(|size| mask(size, [offset + l, m]));
-        let rule = AttentionRule { causal, window, sinks, offset, softcap, blocks, ..AttentionRule::full(p) };
-        Case { sizes: [b, g * shared, g, l, m, p], rule, sloped }
-    })
+    (sizes, sight, score).prop_map(
+        |((b, g, shared, l, m, p), (causal, window, sinks, offset), (softcap, sloped, size))| {
+            let blocks = size.and_then(|size| mask(size, [offset + l, m]));
+            let rule = AttentionRule { causal, window, sinks, offset, softcap, blocks, ..AttentionRule::full(p) };
+            Case { sizes: [b, g * shared, g, l, m, p], rule, sloped }
+        },
+    )
 }
 
 proptest! {
