@@ -34,6 +34,12 @@ fn assert_same(a: &Path, b: &Path) {
     assert_eq!(result_without_timing(a), result_without_timing(b));
     assert!(last_tensors(a) == last_tensors(b), "the parameters differ");
     assert_eq!(metrics_without_speed(a), metrics_without_speed(b));
+    let checkpoints = |run: &Path| {
+        let files = fs::read_dir(run.join("checkpoint")).unwrap();
+        files.map(|file| file.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    // A checkpoint's name holds the hash of its content.
+    assert_eq!(checkpoints(a), checkpoints(b));
 }
 
 #[test]

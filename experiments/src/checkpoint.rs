@@ -27,8 +27,8 @@ pub struct TrainState {
     pub step: u64,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Length of `metrics.jsonl` at this step, in bytes.
-    pub metrics_bytes: u64,
+    /// Rows of `metrics.jsonl` at this step.
+    pub metrics_rows: u64,
     /// The best evaluation so far.
     pub best: Option<Best>,
     /// Evaluations since the best one.
@@ -98,8 +98,13 @@ pub fn save(directory: &Path, checkpoint: &Checkpoint) -> Result<PathBuf, Checkp
     let bytes = encode(checkpoint);
     let path = directory.join(format!("step-{:08}.{}.safetensors", checkpoint.state.step, checksum(&bytes)));
     write_atomic(&path, &bytes)?;
-    let files = list(directory)?;
-    for (_, old) in files.iter().rev().skip(KEPT).filter(|(_, old)| *old != path) {
+    // Whatever is of this step or a later one is damaged, or of a life of this run that its checkpoints do not tell of.
+    let (earlier, void): (Vec<_>, Vec<_>) = list(directory)?
+        .into_iter()
+        .filter(|(_, old)| *old != path)
+        .partition(|(step, _)| *step < checkpoint.state.step);
+    let outdated = earlier.iter().rev().skip(KEPT - 1);
+    for (_, old) in void.iter().chain(outdated) {
         fs::remove_file(old).map_err(FileError::of("remove the old checkpoint", old))?;
     }
     Ok(path)

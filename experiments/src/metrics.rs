@@ -1,7 +1,7 @@
 //! What a run records while it goes: `metrics.jsonl`, and the same as TensorBoard events.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use tensorboard_rs::summary_writer::SummaryWriter;
@@ -14,6 +14,7 @@ pub struct Recorder {
     path: PathBuf,
     file: File,
     events: SummaryWriter,
+    rows: u64,
 }
 
 impl std::fmt::Debug for Recorder {
@@ -23,23 +24,24 @@ impl std::fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Opens the records of a run and cuts them back to `bytes`, the length they had when its checkpoint was saved.
+    /// Opens the records of a run and cuts them back to `rows`, which they had when its checkpoint was saved.
     ///
     /// The events are written anew from what remains, so that no step stands in them twice.
     ///
     /// # Errors
-    /// If a file cannot be opened, cut or written.
-    pub fn open(run: &Path, bytes: u64) -> Result<Self, FileError> {
+    /// If a file cannot be opened, cut, read or written.
+    pub fn open(run: &Path, rows: u64) -> Result<Self, FileError> {
         let path = run.join("metrics.jsonl");
-        let failed = FileError::of("open", &path);
         let open = || {
-            let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path)?;
+            let file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
+            // A row that was being written when the run was killed comes after these.
+            let kept = BufReader::new(&file).split(b'\n').take(rows as usize);
+            let bytes: u64 = kept.map(|row| Ok(row?.len() as u64 + 1)).sum::<std::io::Result<u64>>()?;
             file.set_len(bytes)?;
-            file.seek(SeekFrom::End(0))?;
             Ok(file)
         };
-        let file = open().map_err(failed)?;
-        let mut recorder = Self { events: fresh_events(&run.join("events"))?, file, path };
+        let file = open().map_err(FileError::of("open", &path))?;
+        let mut recorder = Self { events: fresh_events(&run.join("events"))?, file, path, rows };
         for metric in read(&recorder.path)? {
             recorder.event(&metric);
         }
@@ -54,21 +56,19 @@ impl Recorder {
         let mut line = serde_json::to_string(metric).expect("a metric serialises");
         line.push('\n');
         self.file.write_all(line.as_bytes()).map_err(FileError::of("write", &self.path))?;
+        self.rows += 1;
         self.event(metric);
         Ok(())
     }
 
-    /// Makes all rows durable and returns the file's length.
+    /// Makes all rows durable and returns their number.
     ///
     /// # Errors
     /// If the system refuses.
     pub fn sync(&mut self) -> Result<u64, FileError> {
         self.events.flush();
-        let sync = || {
-            self.file.sync_data()?;
-            self.file.metadata()
-        };
-        sync().map(|metadata| metadata.len()).map_err(FileError::of("write", &self.path))
+        self.file.sync_data().map_err(FileError::of("write", &self.path))?;
+        Ok(self.rows)
     }
 
     fn event(&mut self, metric: &Metric) {
@@ -121,10 +121,10 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let mut recorder = Recorder::open(run.path(), 0).unwrap();
         recorder.record(&row(1)).unwrap();
-        let bytes = recorder.sync().unwrap();
+        let rows = recorder.sync().unwrap();
         recorder.record(&row(2)).unwrap();
         drop(recorder);
-        let mut recorder = Recorder::open(run.path(), bytes).unwrap();
+        let mut recorder = Recorder::open(run.path(), rows).unwrap();
         recorder.record(&row(2)).unwrap();
         drop(recorder);
         assert_eq!(read(&run.path().join("metrics.jsonl")).unwrap(), [row(1), row(2)]);

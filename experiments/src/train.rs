@@ -146,7 +146,7 @@ impl<'a> Trainer<'a> {
             model,
             optimizer,
             batches: Batches::new(task, config.seed, device),
-            recorder: Recorder::open(directory, state.metrics_bytes)?,
+            recorder: Recorder::open(directory, state.metrics_rows)?,
             state,
             best,
             clock,
@@ -247,7 +247,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn save(&mut self) -> Result<(), TrainError> {
-        self.state.metrics_bytes = self.recorder.sync()?;
+        self.state.metrics_rows = self.recorder.sync()?;
         let checkpoint = Checkpoint {
             state: self.state.clone(),
             model: parameters(&self.model.valid()),

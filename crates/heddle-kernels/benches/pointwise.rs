@@ -51,7 +51,8 @@ fn activations(criterion: &mut Criterion) {
     unary(criterion, "gelu, by definition", gelu_by_definition);
     unary(criterion, "softplus", softplus);
     unary(criterion, "softplus, by definition", softplus_by_definition);
-    for (name, function) in [("silu_mul", silu_mul as fn(_, _) -> _), ("silu_mul, by definition", silu_mul_by_definition)]
+    for (name, function) in
+        [("silu_mul", silu_mul as fn(_, _) -> _), ("silu_mul, by definition", silu_mul_by_definition)]
     {
         measure(criterion, name, |device| {
             let (gate, x) = (random(SHAPE, device), random(SHAPE, device));
@@ -61,7 +62,9 @@ fn activations(criterion: &mut Criterion) {
 }
 
 fn tokenwise(criterion: &mut Criterion) {
-    for (name, norm) in [("rms_norm", rms_norm as fn(_, _, _) -> _), ("rms_norm, by definition", rms_norm_by_definition)] {
+    for (name, norm) in
+        [("rms_norm", rms_norm as fn(_, _, _) -> _), ("rms_norm, by definition", rms_norm_by_definition)]
+    {
         measure(criterion, name, |device| {
             let (x, gamma) = (random(SHAPE, device), random([SHAPE[2]], device));
             Box::new(move || norm(x.clone(), gamma.clone(), 1e-5).flatten(0, 2))
