@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context;
-use heddle_tasks::{Example, Split, Task, draw};
+use heddle_tasks::{Example, Label, Split, Task, draw};
 use rayon::prelude::*;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Registry;
@@ -89,9 +90,18 @@ pub(crate) fn sample(task: &dyn Task, sampling: Sampling, out: &mut Out) -> anyh
     Ok(())
 }
 
+/// An example as a line of JSON.
+#[derive(Serialize)]
+struct Row<'a> {
+    split: Split,
+    slice: &'a str,
+    index: u64,
+    tokens: &'a [u32],
+    labels: &'a [Label],
+}
+
 fn line(task: &dyn Task, (split, slice): (Split, usize), index: u64, example: &Example) -> String {
-    let name = &task.slices(split)[slice].name;
-    let row =
-        json!({"split": split, "slice": name, "index": index, "tokens": example.tokens, "labels": example.labels});
-    format!("{row}\n")
+    let slice = &task.slices(split)[slice].name;
+    let row = Row { split, slice, index, tokens: &example.tokens, labels: &example.labels };
+    serde_json::to_string(&row).expect("plain numbers serialise") + "\n"
 }
