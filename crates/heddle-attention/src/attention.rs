@@ -3,10 +3,12 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{AttentionInput, AttentionRule, Init, Mixer, MixerSettings, SettingsError, attention};
+use heddle_kernels::{
+    AttentionInput, AttentionRule, Init, Mixer, MixerSettings, Pairing, Rotary, SettingsError, attention, rotate,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{KeyValueCache, Rope};
+use crate::KeyValueCache;
 
 /// Settings of [`Attention`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +36,7 @@ impl Default for AttentionSettings {
 pub enum Positions {
     /// Not at all, beyond what the causal mask reveals.
     None,
-    /// By rotating queries and keys ([`Rope`]).
+    /// By rotating queries and keys (arXiv:2104.09864), with the head split in halves as Llama does.
     Rope,
 }
 
@@ -65,6 +67,10 @@ impl MixerSettings for AttentionSettings {
                 "use other `heads`, or `positions = \"none\"`",
             ));
         }
+        if !(self.rope_theta > 0.0 && self.rope_theta.is_finite()) {
+            let problem = format!("{} is no base of wavelengths", self.rope_theta);
+            return Err(SettingsError::new("rope_theta", problem, "use a positive number such as 10000"));
+        }
         Ok(Attention {
             query: init.linear(d_model, h * p, false),
             key: init.linear(d_model, g * p, false),
@@ -72,7 +78,7 @@ impl MixerSettings for AttentionSettings {
             output: init.linear(h * p, d_model, false),
             heads: h,
             kv_heads: g,
-            rope: (self.positions == Positions::Rope).then_some(Rope { theta: self.rope_theta }),
+            rope_theta: (self.positions == Positions::Rope).then_some(self.rope_theta),
         })
     }
 }
@@ -106,7 +112,7 @@ pub struct Attention {
     #[module(skip)]
     kv_heads: usize,
     #[module(skip)]
-    rope: Option<Rope>,
+    rope_theta: Option<f64>,
 }
 
 impl Attention {
@@ -117,8 +123,8 @@ impl Attention {
     }
 
     fn rotate(&self, x: Tensor<4>, offset: usize) -> Tensor<4> {
-        match &self.rope {
-            Some(rope) => rope.apply(x, offset),
+        match self.rope_theta {
+            Some(theta) => rotate(x, &Rotary::new(theta, self.head_width(), Pairing::Halves, offset)),
             None => x,
         }
     }

@@ -5,8 +5,6 @@
 
 mod attention;
 mod cache;
-mod rope;
 
 pub use attention::{Attention, AttentionSettings, Positions};
 pub use cache::KeyValueCache;
-pub use rope::Rope;

@@ -5,7 +5,8 @@ use std::hint::black_box;
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use heddle_kernels::{
-    ConvInput, ScanInput, causal_conv, causal_conv_by_definition, scan_by_definition, selective_scan,
+    ConvInput, GatedScanInput, ScanInput, causal_conv, causal_conv_by_definition, gated_scan, scan_by_definition,
+    selective_scan, silu_mul, softplus,
 };
 
 /// Sequences.
@@ -25,17 +26,41 @@ fn random<const D: usize>(shape: [usize; D], low: f64, high: f64, device: &Devic
     if device.is_autodiff() { tensor.require_grad() } else { tensor }
 }
 
-fn scan(scan: fn(ScanInput, Tensor<3>) -> (Tensor<3>, Tensor<3>), l: usize, device: &Device) -> Run {
-    let input = ScanInput {
-        u: random([B, l, E], -1.0, 1.0, device),
-        delta: random([B, l, E], 0.001, 0.1, device),
-        a: random([E, N], -16.0, -1.0, device),
-        write: random([B, l, N], -1.0, 1.0, device),
-        read: random([B, l, N], -1.0, 1.0, device),
-        skip: random([E], 0.5, 1.5, device),
+fn scan_input([b, l, e, n]: [usize; 4], device: &Device) -> ScanInput {
+    ScanInput {
+        u: random([b, l, e], -1.0, 1.0, device),
+        delta: random([b, l, e], 0.001, 0.1, device),
+        a: random([e, n], -16.0, -1.0, device),
+        write: random([b, l, n], -1.0, 1.0, device),
+        read: random([b, l, n], -1.0, 1.0, device),
+        skip: random([e], 0.5, 1.5, device),
+    }
+}
+
+fn scan(scan: fn(ScanInput, Tensor<3>) -> (Tensor<3>, Tensor<3>), shape: [usize; 4], device: &Device) -> Run {
+    let [b, _, e, n] = shape;
+    let (input, state) = (scan_input(shape, device), Tensor::zeros([b, e, n], device));
+    Box::new(move || scan(input.clone(), state.clone()))
+}
+
+fn gated(scan: fn(GatedScanInput, Tensor<3>) -> (Tensor<3>, Tensor<3>), l: usize, device: &Device) -> Run {
+    let input = GatedScanInput {
+        scan: scan_input([B, l, E, N], device),
+        delta_bias: Some(random([E], -6.0, -2.0, device)),
+        softplus: true,
+        gate: Some(random([B, l, E], -2.0, 2.0, device)),
     };
     let state = Tensor::zeros([B, E, N], device);
     Box::new(move || scan(input.clone(), state.clone()))
+}
+
+/// What a gated scan does, one kernel after the other.
+fn gated_in_steps(input: GatedScanInput, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+    let GatedScanInput { mut scan, delta_bias, gate, .. } = input;
+    let bias = delta_bias.expect("the benchmark has a bias").unsqueeze();
+    scan.delta = softplus(scan.delta + bias);
+    let (y, state) = selective_scan(scan, state);
+    (silu_mul(gate.expect("the benchmark has a gate"), y), state)
 }
 
 fn conv(conv: fn(ConvInput, Tensor<3>) -> (Tensor<3>, Tensor<3>), l: usize, device: &Device) -> Run {
@@ -63,11 +88,18 @@ fn measure(criterion: &mut Criterion, name: &str, length: usize, prepare: impl F
 
 fn benchmarks(criterion: &mut Criterion) {
     for length in [256, 1024, 4096] {
-        measure(criterion, "scan", length, |device| scan(selective_scan, length, device));
+        measure(criterion, "scan", length, |device| scan(selective_scan, [B, length, E, N], device));
+        measure(criterion, "gated scan", length, |device| gated(gated_scan, length, device));
+        measure(criterion, "gated scan, in steps", length, |device| gated(gated_in_steps, length, device));
         measure(criterion, "convolution", length, |device| conv(causal_conv, length, device));
     }
     // Under automatic differentiation the definition takes time quadratic in the length.
-    measure(criterion, "scan, by definition", 256, |device| scan(scan_by_definition, 256, device));
+    measure(criterion, "scan, by definition", 256, |device| scan(scan_by_definition, [B, 256, E, N], device));
+    // A token of decoding.
+    measure(criterion, "scan, one sequence", 1, |device| scan(selective_scan, [1, 1, E, N], device));
+    measure(criterion, "scan, one sequence, by definition", 1, |device| scan(scan_by_definition, [1, 1, E, N], device));
+    // One sequence, which only its channels can divide among the threads.
+    measure(criterion, "scan, one sequence", 1024, |device| scan(selective_scan, [1, 1024, E, N], device));
     measure(criterion, "convolution, by definition", 1024, |device| conv(causal_conv_by_definition, 1024, device));
 }
 

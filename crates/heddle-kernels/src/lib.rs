@@ -43,4 +43,4 @@ pub use loss::{cross_entropy_at, cross_entropy_by_definition};
 pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError};
 pub use norm::{rms_norm, rms_norm_by_definition};
 pub use rope::{Pairing, Rotary, rotate, rotate_by_definition};
-pub use scan::{ScanInput, scan_by_definition, selective_scan};
+pub use scan::{GatedScanInput, ScanInput, gated_scan, gated_scan_by_definition, scan_by_definition, selective_scan};

@@ -4,8 +4,8 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
-    ConvInput, Init, Mixer, MixerSettings, MixerState, ScanInput, SettingsError, causal_conv, selective_scan, silu_mul,
-    softplus,
+    ConvInput, GatedScanInput, Init, Mixer, MixerSettings, MixerState, ScanInput, SettingsError, causal_conv,
+    gated_scan,
 };
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +50,8 @@ impl MixerSettings for MambaSettings {
             conv_weight: init.uniform([e, k], (k as f32).sqrt().recip()),
             conv_bias: init.uniform([e], (k as f32).sqrt().recip()),
             x_proj: init.linear(e, r + 2 * n, false),
-            dt_proj: self.init_dt_proj(r, e, init),
+            dt_proj: init.linear(r, e, false),
+            dt_bias: self.init_dt_bias(e, init),
             // A_{e,n} = −n, the S4D-Real initialisation (arXiv:2206.11893).
             a_log: init.from_fn([e, n], |_, i| ((i % n + 1) as f32).ln()),
             skip: init.constant([e], 1.0),
@@ -76,17 +77,14 @@ impl MambaSettings {
         Ok(())
     }
 
-    /// Δ's projection: weights uniform in ±r^{-1/2}, and a bias such that softplus(bias) is log-uniform in
-    /// [dt_min, dt_max] (arXiv:2312.00752, §3.6).
-    fn init_dt_proj(&self, r: usize, e: usize, init: &mut Init) -> Linear {
+    /// Δ's bias, such that softplus(bias) is log-uniform in [dt_min, dt_max] (arXiv:2312.00752, §3.6).
+    fn init_dt_bias(&self, e: usize, init: &mut Init) -> Param<Tensor<1>> {
         let (low, high) = (self.dt_min.ln() as f32, self.dt_max.ln() as f32);
-        let weight = init.uniform([r, e], (r as f32).sqrt().recip());
-        let bias = init.from_fn([e], |init, _| {
+        init.from_fn([e], |init, _| {
             let dt = (init.draw_uniform(low, high) as f64).exp().max(DT_FLOOR);
             // The inverse of softplus: log(e^dt − 1) = dt + log(1 − e^{−dt}).
             (dt + (-(-dt).exp_m1()).ln()) as f32
-        });
-        Linear { weight, bias: Some(bias) }
+        })
     }
 }
 
@@ -118,6 +116,7 @@ pub struct Mamba {
     conv_bias: Param<Tensor<1>>,
     x_proj: Linear,
     dt_proj: Linear,
+    dt_bias: Param<Tensor<1>>,
     a_log: Param<Tensor<2>>,
     skip: Param<Tensor<1>>,
     out_proj: Linear,
@@ -170,15 +169,16 @@ impl Mixer for Mamba {
         let selection = self.x_proj.forward(x.clone());
         let part = |from: usize, to: usize| selection.clone().slice([0..b, 0..l, from..to]);
         let scan = ScanInput {
-            delta: softplus(self.dt_proj.forward(part(0, r))),
+            delta: self.dt_proj.forward(part(0, r)),
             write: part(r, r + n),
             read: part(r + n, r + 2 * n),
             a: self.a_log.val().exp().neg(),
             skip: self.skip.val(),
             u: x,
         };
-        let (y, ssm) = selective_scan(scan, state.ssm);
-        (self.out_proj.forward(silu_mul(gate, y)), MambaState { conv, ssm })
+        let scan = GatedScanInput { scan, delta_bias: Some(self.dt_bias.val()), softplus: true, gate: Some(gate) };
+        let (y, ssm) = gated_scan(scan, state.ssm);
+        (self.out_proj.forward(y), MambaState { conv, ssm })
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {
@@ -199,6 +199,7 @@ impl Mixer for Mamba {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heddle_kernels::softplus;
 
     fn mamba(settings: MambaSettings) -> Result<Mamba, SettingsError> {
         settings.init(32, &mut Init::new(3, &Device::flex()))
@@ -207,7 +208,7 @@ mod tests {
     #[test]
     fn the_initial_delta_lies_between_its_bounds() {
         let block = mamba(MambaSettings { dt_min: 0.01, dt_max: 0.2, ..Default::default() }).unwrap();
-        let delta = softplus(block.dt_proj.bias.unwrap().val()).into_data().try_to_vec::<f32>().unwrap();
+        let delta = softplus(block.dt_bias.val()).into_data().try_to_vec::<f32>().unwrap();
         assert!(delta.iter().all(|dt| (0.0099..0.2001).contains(dt)), "{delta:?}");
         assert!(delta.iter().any(|dt| *dt < 0.03) && delta.iter().any(|dt| *dt > 0.07), "log-uniform: {delta:?}");
     }

@@ -44,10 +44,16 @@ impl Dims {
         self.l.div_ceil(self.span())
     }
 
-    /// The blocks of a key head of one of the sequences.
-    pub(super) fn blocks_of(&self, head: usize) -> impl Iterator<Item = Block> + use<> {
-        let (l, span, shared) = (self.l, self.span(), self.shared());
-        (0..l).step_by(span).map(move |start| Block { head, shared, queries: start..l.min(start + span) })
+    /// A block of a key head, which is counted over all sequences.
+    pub(super) fn block(&self, head: usize, index: usize) -> Block {
+        let (start, end) = (index * self.span(), (index + 1) * self.span());
+        Block { head, shared: self.shared(), queries: start..self.l.min(end) }
+    }
+
+    /// The blocks of all key heads of all sequences.
+    pub(super) fn all_blocks(&self) -> impl Iterator<Item = Block> + use<> {
+        let dims = *self;
+        (0..self.b * self.g).flat_map(move |head| (0..dims.blocks()).map(move |index| dims.block(head, index)))
     }
 
     /// The head width, rounded up to whole vectors.

@@ -29,22 +29,16 @@ pub(super) fn forward(call: Attention<'_>, level: Level) -> Attended {
     // A row's part of a chunk: largest score, sum of weights, weighted values.
     let part = dims.padded() + 2;
     let mut parts = vec![0.0; b * g * chunks * rows * part];
-    let blocks = (0..b * g)
-        .flat_map(|head| dims.blocks_of(head))
-        .flat_map(|block| (0..chunks).map(move |chunk| (block.clone(), chunk)));
-    let tasks = blocks.zip(parts.chunks_exact_mut(rows * part)).map(|((block, chunk), parts)| Task {
-        call,
-        block,
-        chunk,
-        parts,
-    });
+    let blocks = dims.all_blocks().flat_map(|block| (0..chunks).map(move |chunk| (block.clone(), chunk)));
+    let tasks = blocks.zip(parts.chunks_exact_mut(rows * part));
+    let tasks = tasks.map(|((block, chunk), parts)| Task { call, block, chunk, parts });
     run_all(tasks.collect(), call.parallel(), |task| level.run(task));
 
     let mut o = vec![0.0; b * h * l * p];
     let mut lse = vec![0.0; b * h * l];
     let heads =
         parts.chunks_exact(chunks * rows * part).zip(dims.cut(&mut o, p).into_iter().zip(dims.cut(&mut lse, 1)));
-    for (block, (parts, (mut o, mut lse))) in (0..b * g).flat_map(|head| dims.blocks_of(head)).zip(heads) {
+    for (block, (parts, (mut o, mut lse))) in dims.all_blocks().zip(heads) {
         for row in 0..rows {
             let (head, position) = block.row(row);
             let parts = parts.chunks_exact(part).skip(row).step_by(rows);
@@ -85,18 +79,20 @@ impl Kernel for Task<'_> {
     fn run<I: Isa>(self, isa: I) {
         let Self { call, block, chunk, parts } = self;
         let (width, score, sight, at) = (call.dims.padded(), call.score(), call.sight(), call.rule.offset);
-        let mut q = Aligned::zeros(block.rows() * width);
-        call.pack_rows(call.q, &block, score.factor, &mut q);
-        let mut scores = Aligned::zeros(KEYS);
-        let mut runs = vec![];
         let mut parts: Vec<_> = parts.chunks_exact_mut(width + 2).map(|part| part.split_at_mut(2)).collect();
         for (state, _) in &mut parts {
             state[0] = NOTHING;
         }
-        let slopes: Vec<f32> = (0..block.panels()).flat_map(|panel| call.panel_slopes(&block, panel)).collect();
         let chunk = chunk * CHUNK..(chunk + 1) * CHUNK;
-        let (first, last) = (at + block.queries.start, at + block.queries.end - 1);
-        for tile in sight.tiles(first, last, &chunk) {
+        let mut tiles = sight.tiles(at + block.queries.start, at + block.queries.end - 1, &chunk).peekable();
+        if tiles.peek().is_none() {
+            return;
+        }
+        let mut q = Aligned::zeros(block.rows() * width);
+        call.pack_rows(call.q, &block, score.factor, &mut q);
+        let slopes: Vec<f32> = (0..block.panels()).flat_map(|panel| call.panel_slopes(&block, panel)).collect();
+        let (mut scores, mut runs) = (Aligned::zeros(KEYS), vec![]);
+        for tile in tiles {
             for (row, (state, o)) in parts.iter_mut().enumerate() {
                 let position = at + block.query(row);
                 sight.runs(position, position, &tile, &mut runs);

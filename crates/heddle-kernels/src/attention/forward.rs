@@ -34,15 +34,14 @@ pub(super) fn run_all<T: Send>(tasks: Vec<T>, parallel: bool, run: impl Fn(T) + 
 
 /// Attends.
 pub(super) fn forward(call: Attention<'_>, level: Level) -> Attended {
-    let Dims { b, h, g, l, p, .. } = call.dims;
+    let Dims { b, h, l, p, .. } = call.dims;
     if decode::pays(&call.dims) {
         return decode::forward(call, level);
     }
     let mut o = vec![0.0; b * h * l * p];
     let mut lse = vec![0.0; b * h * l];
-    let blocks = (0..b * g).flat_map(|head| call.dims.blocks_of(head));
     let parts = call.dims.cut(&mut o, p).into_iter().zip(call.dims.cut(&mut lse, 1));
-    let tasks = blocks.zip(parts).map(|(block, (o, lse))| Task { call, block, o, lse });
+    let tasks = call.dims.all_blocks().zip(parts).map(|(block, (o, lse))| Task { call, block, o, lse });
     run_all(tasks.collect(), call.parallel(), |task| level.run(task));
     Attended { o, lse }
 }

@@ -5,6 +5,7 @@ mod block;
 mod decode;
 mod definition;
 mod forward;
+mod pass;
 mod product;
 mod rule;
 mod score;

@@ -1,8 +1,8 @@
 //! The backward convolution.
 //!
-//! A task owns some blocks of sixteen channels of one sequence. A block slides a window of `k` tokens over the sequence
-//! and holds, for each token in it, the input and the part of its gradient that is known; the oldest is complete when it
-//! leaves. Within a chunk of tokens, block follows block, which keeps the rows in the cache.
+//! A task takes some tokens of one sequence, row after row. Of the gradients before the activation it holds the last `k`
+//! rows, from which each row of inputs gets its gradient; those of the `k − 1` tokens before its own it computes again.
+//! The tasks' gradients of the filters are added in the order of the tokens, whatever thread made them.
 
 use std::ops::Range;
 
@@ -11,14 +11,11 @@ use rayon::prelude::*;
 use super::cpu::{Conv, Dims};
 use crate::activation::silu_slope;
 use crate::cpu::math::sigmoid;
-use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
-use crate::cpu::split::{Columns, columns, parts};
+use crate::cpu::simd::{Isa, Kernel, LANES, Level};
+use crate::cpu::split::parts;
 
-/// Tokens that a block takes before the next block does.
-const CHUNK: usize = 32;
-
-/// Tasks that the pass is cut into if its shape allows.
-const TASKS: usize = 32;
+/// Tokens that a task takes, or as many as the filter is wide.
+const TOKENS: usize = 256;
 
 /// The gradients of the outputs, where there are any.
 #[derive(Clone, Copy)]
@@ -38,75 +35,56 @@ pub(super) struct Gradients {
 /// The gradients of a convolution.
 pub(super) fn backward(conv: Conv<'_>, upstream: Upstream<'_>, level: Level) -> Gradients {
     let Dims { b, l, e, k } = conv.dims;
-    let blocks = e.div_ceil(LANES);
-    let width = blocks.div_ceil(TASKS.div_ceil(b).min(blocks)) * LANES;
-    let transposed = &conv.transposed_weight();
+    let weight = &conv.transposed_weight();
     let mut x = vec![0.0; b * l * e];
     let mut state = vec![0.0; b * (k - 1) * e];
-    let mut weight = vec![0.0; b * e * k];
-    let mut bias = vec![0.0; b * e];
 
-    let all =
-        || (0..b).flat_map(|sequence| (0..e).step_by(width).map(move |start| (sequence, start..e.min(start + width))));
-    let xs = x.chunks_exact_mut(l * e).flat_map(|x| columns(x, e, width));
-    let states = state.chunks_exact_mut((k - 1) * e).flat_map(|state| columns(state, e, width));
-    let weights = parts(&mut weight, all().map(|(_, channels)| channels.len() * k));
-    let biases = parts(&mut bias, all().map(|(_, channels)| channels.len()));
-    let tasks: Vec<_> = all()
-        .zip(xs.zip(states))
-        .zip(weights.into_iter().zip(biases))
-        .map(|(((sequence, channels), (x, state)), (weight, bias))| Task {
-            conv,
-            transposed,
-            upstream,
-            sequence,
-            channels,
-            x,
-            state,
-            weight,
-            bias,
-        })
-        .collect();
+    let step = TOKENS.max(k);
+    let chunks = || (0..l).step_by(step).map(move |start| start..l.min(start + step));
+    let all: Vec<_> = (0..b).flat_map(|sequence| chunks().map(move |tokens| (sequence, tokens))).collect();
+    // Rows of inputs count from the first row of the state; a task writes the row of each of its tokens, which is k − 1
+    // inputs back, and the last task the rows that are left.
+    let rows = |tokens: &Range<usize>| tokens.start..if tokens.end == l { l + k - 1 } else { tokens.end };
+    let of_state = |rows: Range<usize>| rows.end.min(k - 1) - rows.start.min(k - 1);
+    let states = parts(&mut state, all.iter().map(|(_, tokens)| of_state(rows(tokens)) * e));
+    let xs = parts(&mut x, all.iter().map(|(_, tokens)| (rows(tokens).len() - of_state(rows(tokens))) * e));
+    let mut filters = vec![0.0; all.len() * (k + 1) * e];
+
+    let outputs = xs.into_iter().zip(states).zip(filters.chunks_exact_mut((k + 1) * e));
+    let tasks = all.into_iter().zip(outputs).map(|((sequence, tokens), ((x, state), filters))| {
+        let (g_weight, g_bias) = filters.split_at_mut(k * e);
+        let rows = rows(&tokens);
+        Task { conv, upstream, weight, sequence, tokens, rows, x, state, g_weight, g_bias }
+    });
+    let tasks: Vec<_> = tasks.collect();
     if conv.dims.parallel() {
         tasks.into_par_iter().for_each(|task| level.run(task));
     } else {
         tasks.into_iter().for_each(|task| level.run(task));
     }
-    Gradients { x, state, weight: sum(&weight, e * k), bias: sum(&bias, e) }
-}
-
-/// The sum of the rows, in order.
-fn sum(x: &[f32], width: usize) -> Vec<f32> {
-    let mut result = vec![0.0; width];
-    for row in x.chunks_exact(width) {
-        result.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+    let mut sum = vec![0.0; (k + 1) * e];
+    for filters in filters.chunks_exact((k + 1) * e) {
+        sum.iter_mut().zip(filters).for_each(|(sum, x)| *sum += x);
     }
-    result
+    let bias = sum.split_off(k * e);
+    let weight = (0..e * k).map(|i| sum[i % k * e + i / k]).collect();
+    Gradients { x, weight, bias, state }
 }
 
-/// The gradients of some channels of one sequence.
+/// The gradients of some tokens of one sequence.
 struct Task<'a> {
     conv: Conv<'a>,
-    transposed: &'a [f32],
     upstream: Upstream<'a>,
+    /// The filters as `[k, e]`.
+    weight: &'a [f32],
     sequence: usize,
-    channels: Range<usize>,
-    x: Columns<'a>,
-    state: Columns<'a>,
-    weight: &'a mut [f32],
-    bias: &'a mut [f32],
-}
-
-/// What a block remembers from token to token.
-#[derive(Clone)]
-struct Window<I: Isa> {
-    weight: Vec<Lanes<I>>,
-    bias: Lanes<I>,
-    /// The last `k` inputs, and their gradients so far.
-    x: Vec<Lanes<I>>,
-    g_x: Vec<Lanes<I>>,
-    g_weight: Vec<Lanes<I>>,
-    g_bias: Lanes<I>,
+    tokens: Range<usize>,
+    /// The rows of inputs whose gradients it writes, first those of the state, then those of the sequence.
+    rows: Range<usize>,
+    x: &'a mut [f32],
+    state: &'a mut [f32],
+    g_weight: &'a mut [f32],
+    g_bias: &'a mut [f32],
 }
 
 impl Kernel for Task<'_> {
@@ -114,101 +92,103 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
-        let Dims { l, k, .. } = self.conv.dims;
-        let blocks = self.channels.len().div_ceil(LANES);
-        let mut windows: Vec<_> = (0..blocks).map(|block| self.open(isa, block)).collect();
-        for start in (0..l).step_by(CHUNK) {
-            for (block, window) in windows.iter_mut().enumerate() {
-                self.steps(isa, block, window, start..l.min(start + CHUNK));
+        let Dims { l, e, k, .. } = self.conv.dims;
+        // The gradient before the activation, of token t in row t mod k.
+        let mut inner = vec![0.0; k * e];
+        let mut inputs: Vec<&[f32]> = Vec::with_capacity(k);
+        if let Some(g_y) = self.upstream.y {
+            for t in self.tokens.start.saturating_sub(k - 1)..self.tokens.start {
+                self.gather(t, &mut inputs);
+                self.before_activation(
+                    isa,
+                    &g_y[(self.sequence * l + t) * e..][..e],
+                    &inputs,
+                    &mut inner[t % k * e..][..e],
+                );
             }
         }
-        for (block, window) in windows.iter().enumerate() {
-            let lanes = block * LANES..self.channels.len().min((block + 1) * LANES);
-            for (j, &g_x) in window.g_x.iter().enumerate().skip(1) {
-                self.leave(isa, l + j - 1, block, g_x);
+        for i in self.rows.clone() {
+            if let (Some(g_y), true) = (self.upstream.y, i < self.tokens.end) {
+                self.gather(i, &mut inputs);
+                let inner = &mut inner[i % k * e..][..e];
+                self.before_activation(isa, &g_y[(self.sequence * l + i) * e..][..e], &inputs, inner);
+                self.add_filters(isa, &inputs, inner);
             }
-            for (j, g_weight) in window.g_weight.iter().enumerate() {
-                let of_channel = self.weight[lanes.start * k..lanes.end * k].chunks_exact_mut(k);
-                of_channel.zip(g_weight.to_array()).for_each(|(row, g)| row[j] = g);
-            }
-            window.g_bias.store(&mut self.bias[lanes]);
+            self.write(isa, i, &inner);
         }
     }
 }
 
-impl Task<'_> {
-    /// A block's channels, within the task and within the row.
+impl<'a> Task<'a> {
+    /// The inputs of token `t`.
     #[inline(always)]
-    fn lanes(&self, block: usize) -> (Range<usize>, Range<usize>) {
-        let window = block * LANES..self.channels.len().min((block + 1) * LANES);
-        let channels = self.channels.start + window.start..self.channels.start + window.end;
-        (window, channels)
+    fn gather(&self, t: usize, inputs: &mut Vec<&'a [f32]>) {
+        inputs.clear();
+        inputs.extend((0..self.conv.dims.k).map(|j| self.conv.row(self.sequence, t + j)));
     }
 
-    /// The window before the first token: it holds the state.
+    /// The gradient before the activation, from that behind it.
     #[inline(always)]
-    fn open<I: Isa>(&self, isa: I, block: usize) -> Window<I> {
-        let Dims { e, k, .. } = self.conv.dims;
-        let (_, channels) = self.lanes(block);
-        let mut x = vec![isa.zero(); k];
-        for (j, x) in x.iter_mut().enumerate().skip(1) {
-            *x = isa.load(&self.conv.row(self.sequence, j - 1)[channels.clone()]);
+    fn before_activation<I: Isa>(&self, isa: I, g_y: &[f32], inputs: &[&[f32]], inner: &mut [f32]) {
+        if !self.conv.silu {
+            inner.copy_from_slice(g_y);
+            return;
         }
-        Window {
-            weight: self.transposed.chunks_exact(e).map(|row| isa.load(&row[channels.clone()])).collect(),
-            bias: self.conv.bias.map_or(isa.zero(), |bias| isa.load(&bias[channels.clone()])),
-            x,
-            g_x: vec![isa.zero(); k],
-            g_weight: vec![isa.zero(); k],
-            g_bias: isa.zero(),
-        }
-    }
-
-    /// Slides a block's window over some tokens.
-    #[inline(always)]
-    fn steps<I: Isa>(&mut self, isa: I, block: usize, window: &mut Window<I>, tokens: Range<usize>) {
-        let Dims { l, e, k, .. } = self.conv.dims;
-        let (_, channels) = self.lanes(block);
-        let Window { weight, bias, x, g_x, g_weight, g_bias } = window;
-        let (x, g_x, weight, g_weight) = (&mut x[..k], &mut g_x[..k], &weight[..k], &mut g_weight[..k]);
-        for t in tokens {
-            for j in 1..k {
-                x[j - 1] = x[j];
-                g_x[j - 1] = g_x[j];
+        let e = self.conv.dims.e;
+        for (block, (g, inner)) in g_y.chunks(LANES).zip(inner.chunks_mut(LANES)).enumerate() {
+            let channels = block * LANES..block * LANES + g.len();
+            let mut sum = match self.conv.bias {
+                Some(bias) => isa.load(&bias[channels.clone()]),
+                None => isa.zero(),
+            };
+            for (x, weight) in inputs.iter().zip(self.weight.chunks_exact(e)) {
+                sum = isa.load(&x[channels.clone()]).mul_add(isa.load(&weight[channels.clone()]), sum);
             }
-            x[k - 1] = isa.load(&self.conv.row(self.sequence, t + k - 1)[channels.clone()]);
-            g_x[k - 1] = isa.zero();
-            if let Some(g_y) = self.upstream.y {
-                let mut g = isa.load(&g_y[(self.sequence * l + t) * e..][channels.clone()]);
-                if self.conv.silu {
-                    let mut sum = *bias;
-                    for j in 0..k {
-                        sum = x[j].mul_add(weight[j], sum);
-                    }
-                    g = g * silu_slope(sum, sigmoid(sum));
-                }
-                for j in 0..k {
-                    g_x[j] = g.mul_add(weight[j], g_x[j]);
-                    g_weight[j] = g.mul_add(x[j], g_weight[j]);
-                }
-                *g_bias += g;
-            }
-            self.leave(isa, t, block, g_x[0]);
+            (isa.load(g) * silu_slope(sum, sigmoid(sum))).store(inner);
         }
     }
 
-    /// Writes the gradient of row `i` of the inputs, counted from the first row of the state.
+    /// Adds a token's part to the gradients of filters and bias.
     #[inline(always)]
-    fn leave<I: Isa>(&mut self, isa: I, i: usize, block: usize, mut g_x: Lanes<I>) {
-        let Dims { l, e, k, .. } = self.conv.dims;
-        let (window, channels) = self.lanes(block);
-        // The last k − 1 rows are also the returned state.
-        if let (Some(g_state), Some(row)) = (self.upstream.state, i.checked_sub(l)) {
-            g_x += isa.load(&g_state[(self.sequence * (k - 1) + row) * e..][channels]);
+    fn add_filters<I: Isa>(&mut self, isa: I, inputs: &[&[f32]], inner: &[f32]) {
+        let e = self.conv.dims.e;
+        for (x, g_weight) in inputs.iter().zip(self.g_weight.chunks_exact_mut(e)) {
+            let vectors = x.chunks(LANES).zip(inner.chunks(LANES)).zip(g_weight.chunks_mut(LANES));
+            for ((x, inner), g_weight) in vectors {
+                isa.load(x).mul_add(isa.load(inner), isa.load(g_weight)).store(g_weight);
+            }
         }
-        match i.checked_sub(k - 1) {
-            Some(t) => g_x.store(self.x.row(t, window)),
-            None => g_x.store(self.state.row(i, window)),
+        for (inner, g_bias) in inner.chunks(LANES).zip(self.g_bias.chunks_mut(LANES)) {
+            (isa.load(inner) + isa.load(g_bias)).store(g_bias);
+        }
+    }
+
+    /// Writes the gradient of row `i` of the inputs: `Σ_j weight_j inner_{i−j}`, and that of the returned state.
+    #[inline(always)]
+    fn write<I: Isa>(&mut self, isa: I, i: usize, inner: &[f32]) {
+        let Dims { l, e, k, .. } = self.conv.dims;
+        let g_state = match (self.upstream.state, i.checked_sub(l)) {
+            (Some(g_state), Some(row)) => Some(&g_state[(self.sequence * (k - 1) + row) * e..][..e]),
+            _ => None,
+        };
+        let in_state = self.state.len() / e;
+        let row = match (i - self.rows.start).checked_sub(in_state) {
+            Some(row) => &mut self.x[row * e..][..e],
+            None => &mut self.state[(i - self.rows.start) * e..][..e],
+        };
+        // Tokens i − j that there are: none before the first, none after the last.
+        let taps = (i + 1).saturating_sub(l)..k.min(i + 1);
+        for (block, to) in row.chunks_mut(LANES).enumerate() {
+            let channels = block * LANES..block * LANES + to.len();
+            let mut sum = match g_state {
+                Some(g_state) => isa.load(&g_state[channels.clone()]),
+                None => isa.zero(),
+            };
+            for j in taps.clone() {
+                let inner = isa.load(&inner[(i - j) % k * e..][channels.clone()]);
+                sum = isa.load(&self.weight[j * e..][channels.clone()]).mul_add(inner, sum);
+            }
+            sum.store(to);
         }
     }
 }

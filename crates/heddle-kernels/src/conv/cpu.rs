@@ -96,7 +96,10 @@ impl Kernel for Task<'_> {
         for (i, y) in self.y.chunks_exact_mut(e).enumerate() {
             for (block, y) in y.chunks_mut(LANES).enumerate() {
                 let channels = block * LANES..block * LANES + y.len();
-                let mut sum = self.conv.bias.map_or(isa.zero(), |bias| isa.load(&bias[channels.clone()]));
+                let mut sum = match self.conv.bias {
+                    Some(bias) => isa.load(&bias[channels.clone()]),
+                    None => isa.zero(),
+                };
                 for (j, weight) in self.weight.chunks_exact(e).enumerate().take(k) {
                     let x = isa.load(&self.conv.row(self.sequence, self.first + i + j)[channels.clone()]);
                     sum = x.mul_add(isa.load(&weight[channels.clone()]), sum);

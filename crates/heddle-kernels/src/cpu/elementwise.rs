@@ -43,6 +43,16 @@ pub(crate) fn gradients<F: Elementwise<N>, const N: usize>(
     results
 }
 
+/// A vector of each array. (A loop, because the closure of a `map` would not be inlined.)
+#[inline(always)]
+fn load_each<I: Isa, const N: usize>(isa: I, x: &[&[f32]; N], start: usize, width: usize) -> [Lanes<I>; N] {
+    let mut vectors = [isa.zero(); N];
+    for j in 0..N {
+        vectors[j] = isa.load(&x[j][start..][..width]);
+    }
+    vectors
+}
+
 struct Values<'a, F, const N: usize> {
     function: F,
     x: [&'a [f32]; N],
@@ -55,7 +65,7 @@ impl<F: Elementwise<N>, const N: usize> Kernel for Values<'_, F, N> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         for (i, y) in self.y.chunks_mut(LANES).enumerate() {
-            let x = self.x.map(|x| isa.load(&x[i * LANES..][..y.len()]));
+            let x = load_each(isa, &self.x, i * LANES, y.len());
             self.function.value(x).store(y);
         }
     }
@@ -74,10 +84,10 @@ impl<F: Elementwise<N>, const N: usize> Kernel for Gradients<'_, F, N> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         for (i, g) in self.g.chunks(LANES).enumerate() {
-            let x = self.x.map(|x| isa.load(&x[i * LANES..][..g.len()]));
+            let x = load_each(isa, &self.x, i * LANES, g.len());
             let g_x = self.function.gradient(x, isa.load(g));
-            for (to, g_x) in self.g_x.iter_mut().zip(g_x) {
-                g_x.store(&mut to[i * LANES..][..g.len()]);
+            for (lanes, out) in g_x.into_iter().zip(&mut self.g_x) {
+                lanes.store(&mut out[i * LANES..][..g.len()]);
             }
         }
     }

@@ -21,7 +21,7 @@ pub(crate) trait Kernel {
     type Output;
 
     /// Computes. Mark implementations, and every function of vectors they call, `#[inline(always)]`: only what is
-    /// inlined is compiled for the instruction set.
+    /// inlined is compiled for the instruction set. A closure cannot be so marked, so write loops where vectors are many.
     fn run<I: Isa>(self, isa: I) -> Self::Output;
 }
 

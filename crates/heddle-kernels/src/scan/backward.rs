@@ -8,7 +8,8 @@
 use std::ops::Range;
 
 use super::cpu::{CHUNK, Dims, Scan, run_all, transpose_in, transpose_out};
-use crate::cpu::math::exp2;
+use crate::activation::silu_slope;
+use crate::cpu::math::{exp2, sigmoid};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, columns, parts};
 
@@ -28,6 +29,9 @@ pub(super) struct Gradients {
     pub(super) read: Vec<f32>,
     pub(super) skip: Vec<f32>,
     pub(super) state: Vec<f32>,
+    pub(super) delta_bias: Vec<f32>,
+    /// Empty if there is no gate.
+    pub(super) gate: Vec<f32>,
 }
 
 /// The gradients of a scan whose forward pass kept `boundaries`.
@@ -40,6 +44,8 @@ pub(super) fn backward(scan: Scan<'_>, boundaries: &[f32], upstream: Upstream<'_
     let mut state = vec![0.0; b * e * n];
     let mut a = vec![0.0; b * e * n];
     let mut skip = vec![0.0; b * e];
+    let mut delta_bias = vec![0.0; b * e];
+    let mut gate = vec![0.0; if scan.gate.is_some() { b * l * e } else { 0 }];
     let mut write = vec![0.0; b * tasks_a_sequence * l * n];
     let mut read = vec![0.0; b * tasks_a_sequence * l * n];
 
@@ -49,6 +55,8 @@ pub(super) fn backward(scan: Scan<'_>, boundaries: &[f32], upstream: Upstream<'_
     let mut deltas = delta.chunks_exact_mut(l * e).flat_map(|delta| columns(delta, e, width));
     let mut states = parts(&mut state, all.iter().map(|(_, channels)| channels.len() * n)).into_iter();
     let mut rates = parts(&mut a, all.iter().map(|(_, channels)| channels.len() * n)).into_iter();
+    let mut gates = gate.chunks_exact_mut(l * e).flat_map(|gate| columns(gate, e, width));
+    let mut biases = parts(&mut delta_bias, all.iter().map(|(_, channels)| channels.len())).into_iter();
     let mut skips = parts(&mut skip, all.iter().map(|(_, channels)| channels.len())).into_iter();
     let (mut writes, mut reads) = (write.chunks_exact_mut(l * n), read.chunks_exact_mut(l * n));
     let mut start = 0;
@@ -67,6 +75,8 @@ pub(super) fn backward(scan: Scan<'_>, boundaries: &[f32], upstream: Upstream<'_
                 state: states.next()?,
                 a: rates.next()?,
                 skip: skips.next()?,
+                delta_bias: biases.next()?,
+                gate: gates.next(),
                 write: writes.next()?,
                 read: reads.next()?,
             })
@@ -81,6 +91,8 @@ pub(super) fn backward(scan: Scan<'_>, boundaries: &[f32], upstream: Upstream<'_
         state,
         a: sum(&a, 1, b, e * n),
         skip: sum(&skip, 1, b, e),
+        delta_bias: sum(&delta_bias, 1, b, e),
+        gate,
         write: sum(&write, b, tasks_a_sequence, l * n),
         read: sum(&read, b, tasks_a_sequence, l * n),
     }
@@ -109,6 +121,8 @@ struct Task<'a> {
     state: &'a mut [f32],
     a: &'a mut [f32],
     skip: &'a mut [f32],
+    delta_bias: &'a mut [f32],
+    gate: Option<Columns<'a>>,
     write: &'a mut [f32],
     read: &'a mut [f32],
 }
@@ -118,13 +132,15 @@ struct Workspace<I: Isa> {
     /// `A` and `A log₂ e`, which saves `exp2` a factor: `[block, n]`.
     a: Vec<Lanes<I>>,
     a_log2: Vec<Lanes<I>>,
-    /// The running gradients of the state, and the sums of those of `A` and `D`: `[block, n]` and `[block]`.
+    /// The running gradients of the state, and the sums of those of `A`, `D` and the bias of `Δ`: `[block, n]`, `[block]`.
     g: Vec<Lanes<I>>,
     g_a: Vec<Lanes<I>>,
     g_skip: Vec<Lanes<I>>,
-    /// A chunk's states, the first of them before it, and decays: `[token, n]`.
+    g_bias: Vec<Lanes<I>>,
+    /// A chunk's states, the first of them before it, decays and step sizes: `[token, n]` and `[token]`.
     h: Vec<Lanes<I>>,
     decay: Vec<Lanes<I>>,
+    delta: Vec<Lanes<I>>,
     /// The gradients of `write` and `read` before the sum over lanes: `[token, n]`.
     g_write: Vec<Lanes<I>>,
     g_read: Vec<Lanes<I>>,
@@ -140,8 +156,10 @@ impl<I: Isa> Workspace<I> {
             g: zeros(blocks * n),
             g_a: zeros(blocks * n),
             g_skip: zeros(blocks),
+            g_bias: zeros(blocks),
             h: zeros((tokens + 1) * n),
             decay: zeros(tokens * n),
+            delta: zeros(tokens),
             g_write: zeros(tokens * n),
             g_read: zeros(tokens * n),
         }
@@ -195,6 +213,9 @@ impl Kernel for Task<'_> {
         for (g_skip, row) in work.g_skip.iter().zip(self.skip.chunks_mut(LANES)) {
             g_skip.store(row);
         }
+        for (g_bias, row) in work.g_bias.iter().zip(self.delta_bias.chunks_mut(LANES)) {
+            g_bias.store(row);
+        }
     }
 }
 
@@ -218,8 +239,10 @@ impl Task<'_> {
         work.h[..n].iter_mut().zip(kept).for_each(|(h, kept)| *h = isa.load(kept));
         let a = &work.a_log2[block * n..][..n];
         for (i, t) in scan.dims.chunk(chunk).enumerate() {
-            let delta = scan.channels(isa, scan.delta, (self.sequence, t), &channels);
-            let entering = delta * scan.channels(isa, scan.u, (self.sequence, t), &channels);
+            let at = (self.sequence, t);
+            let delta = scan.step(isa, at, &channels);
+            let entering = delta * scan.channels(isa, scan.u, at, &channels);
+            work.delta[i] = delta;
             let write = scan.states(scan.write, self.sequence, t);
             let (before, after) = work.h[i * n..][..2 * n].split_at_mut(n);
             let decay = &mut work.decay[i * n..][..n];
@@ -243,17 +266,32 @@ impl Task<'_> {
         for (i, t) in scan.dims.chunk(chunk).enumerate().rev() {
             let at = (self.sequence, t);
             let u = scan.channels(isa, scan.u, at, &channels);
-            let delta = scan.channels(isa, scan.delta, at, &channels);
-            let g_y = self.upstream.y.map_or(isa.zero(), |g_y| scan.channels(isa, g_y, at, &channels));
+            let delta = work.delta[i];
+            let g_out = match self.upstream.y {
+                Some(g_y) => scan.channels(isa, g_y, at, &channels),
+                None => isa.zero(),
+            };
+            // The gradient before the gate, and the slope of the gate.
+            let (g_y, slope) = match scan.gate {
+                Some(gate) => {
+                    let gate = scan.channels(isa, gate, at, &channels);
+                    let open = sigmoid(gate);
+                    (g_out * (gate * open), silu_slope(gate, open))
+                }
+                None => (g_out, isa.zero()),
+            };
             let (write, read) = (scan.states(scan.write, self.sequence, t), scan.states(scan.read, self.sequence, t));
             let (before, after) = work.h[i * n..][..2 * n].split_at(n);
             let decay = &work.decay[i * n..][..n];
             let (g_write, g_read) = (&mut work.g_write[i * n..][..n], &mut work.g_read[i * n..][..n]);
             let entering = delta * u;
+            let mut y = skip * u;
             let mut g_entering = isa.zero();
             let mut g_delta = isa.zero();
             for s in 0..n {
-                let g_h = g_y.mul_add(isa.splat(read[s]), g[s]);
+                let read = isa.splat(read[s]);
+                let g_h = g_y.mul_add(read, g[s]);
+                y = after[s].mul_add(read, y);
                 g_read[s] = g_y.mul_add(after[s], g_read[s]);
                 g_write[s] = g_h.mul_add(entering, g_write[s]);
                 g_entering = g_h.mul_add(isa.splat(write[s]), g_entering);
@@ -263,9 +301,17 @@ impl Task<'_> {
                 g_a[s] = g_exponent.mul_add(delta, g_a[s]);
                 g[s] = g_before;
             }
+            g_delta = g_entering.mul_add(u, g_delta);
+            if scan.softplus {
+                g_delta = g_delta * sigmoid(scan.raw_delta(isa, at, &channels));
+            }
             g_entering.mul_add(delta, g_y * skip).store(self.u.row(t, window.clone()));
-            g_entering.mul_add(u, g_delta).store(self.delta.row(t, window.clone()));
+            g_delta.store(self.delta.row(t, window.clone()));
+            if let Some(g_gate) = &mut self.gate {
+                (g_out * y * slope).store(g_gate.row(t, window.clone()));
+            }
             work.g_skip[block] = g_y.mul_add(u, work.g_skip[block]);
+            work.g_bias[block] += g_delta;
         }
     }
 }

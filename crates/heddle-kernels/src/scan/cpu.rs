@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::cpu::math::exp2;
+use crate::cpu::math::{exp2, sigmoid, softplus};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, columns, parts};
 
@@ -78,6 +78,8 @@ impl Dims {
 #[derive(Clone, Copy)]
 pub(super) struct Scan<'a> {
     pub(super) dims: Dims,
+    /// Whether `delta` goes through a softplus.
+    pub(super) softplus: bool,
     pub(super) u: &'a [f32],
     pub(super) delta: &'a [f32],
     pub(super) a: &'a [f32],
@@ -85,6 +87,8 @@ pub(super) struct Scan<'a> {
     pub(super) read: &'a [f32],
     pub(super) skip: &'a [f32],
     pub(super) state: &'a [f32],
+    pub(super) delta_bias: Option<&'a [f32]>,
+    pub(super) gate: Option<&'a [f32]>,
 }
 
 impl<'a> Scan<'a> {
@@ -106,6 +110,23 @@ impl<'a> Scan<'a> {
     ) -> Lanes<I> {
         let Dims { l, e, .. } = self.dims;
         isa.load(&of[(sequence * l + t) * e..][block.clone()])
+    }
+
+    /// Some channels of a token's `delta` with its bias, before the softplus.
+    #[inline(always)]
+    pub(super) fn raw_delta<I: Isa>(&self, isa: I, at: (usize, usize), block: &Range<usize>) -> Lanes<I> {
+        let delta = self.channels(isa, self.delta, at, block);
+        match self.delta_bias {
+            Some(bias) => delta + isa.load(&bias[block.clone()]),
+            None => delta,
+        }
+    }
+
+    /// The step size of some channels of a token.
+    #[inline(always)]
+    pub(super) fn step<I: Isa>(&self, isa: I, at: (usize, usize), block: &Range<usize>) -> Lanes<I> {
+        let raw = self.raw_delta(isa, at, block);
+        if self.softplus { softplus(raw) } else { raw }
     }
 }
 
@@ -226,14 +247,19 @@ impl Task<'_> {
         let channels = self.channels.start + window.start..self.channels.start + window.end;
         let skip = isa.load(&scan.skip[channels.clone()]);
         for t in scan.dims.chunk(chunk) {
-            let u = scan.channels(isa, scan.u, (self.sequence, t), &channels);
-            let delta = scan.channels(isa, scan.delta, (self.sequence, t), &channels);
+            let at = (self.sequence, t);
+            let u = scan.channels(isa, scan.u, at, &channels);
+            let delta = scan.step(isa, at, &channels);
             let (write, read) = (scan.states(scan.write, self.sequence, t), scan.states(scan.read, self.sequence, t));
             let entering = delta * u;
             let mut y = skip * u;
             for (((h, a), &write), &read) in h.iter_mut().zip(a).zip(write).zip(read) {
                 *h = exp2(delta * *a).mul_add(*h, entering * write);
                 y = h.mul_add(isa.splat(read), y);
+            }
+            if let Some(gate) = scan.gate {
+                let gate = scan.channels(isa, gate, at, &channels);
+                y = y * (gate * sigmoid(gate));
             }
             y.store(self.y.row(t, window.clone()));
         }

@@ -1,6 +1,7 @@
 use burn::tensor::Tensor;
 
-use super::ScanInput;
+use super::{GatedScanInput, ScanInput};
+use crate::activation::{silu_mul_by_definition, softplus_by_definition};
 
 /// Selective scan, one step at a time: the definition that every faster scan must equal.
 ///
@@ -30,4 +31,33 @@ pub fn scan_by_definition(input: ScanInput, state: Tensor<3>) -> (Tensor<3>, Ten
         ys.push((h.clone() * states(&read)).sum_dim(2).swap_dims(1, 2));
     }
     (Tensor::cat(ys, 1) + u * skip.unsqueeze(), h)
+}
+
+/// Selective scan with the softplus of its step size and the gate of its output, one after the other: the definition that
+/// [`gated_scan`](crate::gated_scan) must equal.
+///
+/// ```text
+/// Δ ← softplus(Δ + bias)        y ← SiLU(gate) · y        (arXiv:2312.00752, alg. 2 and fig. 3)
+/// ```
+///
+/// # Shapes
+/// - `state`, and the returned state: `[b, e, n]`
+/// - returned `y`: `[b, l, e]`
+///
+/// # Panics
+/// If the shapes disagree or an axis is empty.
+pub fn gated_scan_by_definition(input: GatedScanInput, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+    input.dims(&state);
+    let GatedScanInput { mut scan, delta_bias, softplus, gate } = input;
+    if let Some(bias) = delta_bias {
+        scan.delta = scan.delta + bias.unsqueeze();
+    }
+    if softplus {
+        scan.delta = softplus_by_definition(scan.delta);
+    }
+    let (y, state) = scan_by_definition(scan, state);
+    match gate {
+        Some(gate) => (silu_mul_by_definition(gate, y), state),
+        None => (y, state),
+    }
 }

@@ -5,10 +5,12 @@ mod cpu;
 mod definition;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_gated;
 
 use burn::tensor::{Tensor, assert_shape};
 
-pub use definition::scan_by_definition;
+pub use definition::{gated_scan_by_definition, scan_by_definition};
 
 use crate::cpu::Array;
 use crate::cpu::simd::Level;
@@ -98,11 +100,87 @@ impl ScanInput {
 /// # Ok::<(), burn::tensor::DataError>(())
 /// ```
 pub fn selective_scan(input: ScanInput, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-    let [b, l, e, n] = input.dims(&state);
-    if !native::has_kernels(&input.u) {
-        return scan_by_definition(input, state);
+    gated_scan(GatedScanInput { scan: input, delta_bias: None, softplus: false, gate: None }, state)
+}
+
+/// What a gated scan runs over: a scan with what Mamba does before and behind it.
+#[derive(Clone, Debug)]
+pub struct GatedScanInput {
+    /// The scan, with `delta` before what follows.
+    pub scan: ScanInput,
+    /// What is added to `delta` in each channel: `[e]`.
+    pub delta_bias: Option<Tensor<1>>,
+    /// Whether `delta`, with its bias, goes through a softplus.
+    pub softplus: bool,
+    /// What `y` is multiplied by, through a SiLU: `[b, l, e]`.
+    pub gate: Option<Tensor<3>>,
+}
+
+impl GatedScanInput {
+    /// `[b, l, e, n]`
+    ///
+    /// # Panics
+    /// If the shapes disagree with each other or with that of `state`, or if an axis is empty.
+    fn dims(&self, state: &Tensor<3>) -> [usize; 4] {
+        let dims @ [b, l, e, _] = self.scan.dims(state);
+        let Self { delta_bias, gate, .. } = self;
+        if let Some(delta_bias) = delta_bias {
+            assert_shape!(delta_bias, [e]);
+        }
+        if let Some(gate) = gate {
+            assert_shape!(gate, [b, l, e]);
+        }
+        dims
     }
-    let ScanInput { u, delta, a, write, read, skip } = input;
+}
+
+/// Selective scan with the softplus of its step size and the gate of its output: what [`gated_scan_by_definition`]
+/// computes, in one pass over the sequence that writes neither the step sizes nor the output before the gate to memory.
+///
+/// ```text
+/// Δ ← softplus(Δ + bias)        y ← SiLU(gate) · y
+/// ```
+///
+/// # Shapes
+/// - `state`, and the returned state: `[b, e, n]`
+/// - returned `y`: `[b, l, e]`
+///
+/// # Panics
+/// If the shapes disagree or an axis is empty.
+///
+/// # Examples
+/// A gate of zero lets nothing through, and leaves the state as it is without:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{GatedScanInput, ScanInput, gated_scan};
+///
+/// let device = Device::flex();
+/// let sequence = || Tensor::<3>::ones([1, 4, 1], &device);
+/// let scan = ScanInput {
+///     u: sequence(),
+///     delta: sequence(),
+///     a: Tensor::zeros([1, 1], &device),
+///     write: sequence(),
+///     read: sequence(),
+///     skip: Tensor::ones([1], &device),
+/// };
+/// let gate = Some(Tensor::zeros([1, 4, 1], &device));
+/// let input = GatedScanInput { scan, delta_bias: None, softplus: false, gate };
+/// let (y, state) = gated_scan(input, Tensor::zeros([1, 1, 1], &device));
+/// assert_eq!(y.into_data().to_vec::<f32>()?, [0.0; 4]);
+/// assert_eq!(state.into_data().to_vec::<f32>()?, [4.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
+pub fn gated_scan(input: GatedScanInput, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+    let [b, l, e, n] = input.dims(&state);
+    if !native::has_kernels(&input.scan.u) {
+        return gated_scan_by_definition(input, state);
+    }
+    let GatedScanInput { scan: ScanInput { u, delta, a, write, read, skip }, delta_bias, softplus, gate } = input;
+    let operation =
+        SelectiveScan { dims: Dims { b, l, e, n }, softplus, bias: delta_bias.is_some(), gate: gate.is_some() };
+    let device = u.device();
     let floats = [
         u.into_dispatch(),
         delta.into_dispatch(),
@@ -111,25 +189,34 @@ pub fn selective_scan(input: ScanInput, state: Tensor<3>) -> (Tensor<3>, Tensor<
         read.into_dispatch(),
         skip.into_dispatch(),
         state.into_dispatch(),
+        delta_bias.map_or_else(|| native::absent(&device), Tensor::into_dispatch),
+        gate.map_or_else(|| native::absent(&device), Tensor::into_dispatch),
     ];
-    let [y, state] = native::apply(SelectiveScan(Dims { b, l, e, n }), floats, vec![]);
+    let [y, state] = native::apply(operation, floats, vec![]);
     (Tensor::from_dispatch(y), Tensor::from_dispatch(state))
 }
 
-/// The scan as an operation; its inputs are `u, delta, a, write, read, skip, state`, its outputs `y, state`.
+/// The scan as an operation; its inputs are `u, delta, a, write, read, skip, state, delta_bias, gate`, its outputs
+/// `y, state`.
 #[derive(Clone, Debug)]
-struct SelectiveScan(Dims);
+struct SelectiveScan {
+    dims: Dims,
+    softplus: bool,
+    bias: bool,
+    gate: bool,
+}
 
 impl SelectiveScan {
-    fn scan<'a>(&self, inputs: &Views<'a, 7>) -> Scan<'a> {
-        let [u, delta, a, write, read, skip, state] = inputs.floats;
-        Scan { dims: self.0, u, delta, a, write, read, skip, state }
+    fn scan<'a>(&self, inputs: &Views<'a, 9>) -> Scan<'a> {
+        let [u, delta, a, write, read, skip, state, delta_bias, gate] = inputs.floats;
+        let (delta_bias, gate) = (self.bias.then_some(delta_bias), self.gate.then_some(gate));
+        Scan { dims: self.dims, softplus: self.softplus, u, delta, a, write, read, skip, state, delta_bias, gate }
     }
 }
 
-impl Operation<7> for SelectiveScan {
-    fn forward(&self, inputs: Views<'_, 7>, training: bool) -> Forward {
-        let Dims { b, l, e, n } = self.0;
+impl Operation<9> for SelectiveScan {
+    fn forward(&self, inputs: Views<'_, 9>, training: bool) -> Forward {
+        let Dims { b, l, e, n } = self.dims;
         let result = cpu::forward(self.scan(&inputs), training, Level::current());
         let kept = result.boundaries.len();
         Forward {
@@ -140,23 +227,24 @@ impl Operation<7> for SelectiveScan {
 
     fn backward(
         &self,
-        inputs: Views<'_, 7>,
+        inputs: Views<'_, 9>,
         kept: &[&[f32]],
         gradients: &[Option<&[f32]>],
-        _wanted: [bool; 7],
-    ) -> [Option<Array>; 7] {
-        let Dims { b, l, e, n } = self.0;
+        _wanted: [bool; 9],
+    ) -> [Option<Array>; 9] {
+        let Dims { b, l, e, n } = self.dims;
         let upstream = backward::Upstream { y: gradients[0], state: gradients[1] };
         let g = backward::backward(self.scan(&inputs), kept[0], upstream, Level::current());
         [
-            Array::new(g.u, [b, l, e]),
-            Array::new(g.delta, [b, l, e]),
-            Array::new(g.a, [e, n]),
-            Array::new(g.write, [b, l, n]),
-            Array::new(g.read, [b, l, n]),
-            Array::new(g.skip, [e]),
-            Array::new(g.state, [b, e, n]),
+            Some(Array::new(g.u, [b, l, e])),
+            Some(Array::new(g.delta, [b, l, e])),
+            Some(Array::new(g.a, [e, n])),
+            Some(Array::new(g.write, [b, l, n])),
+            Some(Array::new(g.read, [b, l, n])),
+            Some(Array::new(g.skip, [e])),
+            Some(Array::new(g.state, [b, e, n])),
+            self.bias.then(|| Array::new(g.delta_bias, [e])),
+            self.gate.then(|| Array::new(g.gate, [b, l, e])),
         ]
-        .map(Some)
     }
 }

@@ -22,7 +22,7 @@ const SHAPES: [[usize; 4]; 8] = [
 type Scanner = fn(ScanInput, Tensor<3>) -> (Tensor<3>, Tensor<3>);
 
 /// `u, delta, a, write, read, skip, state`
-fn sample([b, l, e, n]: [usize; 4], random: &mut Random) -> Vec<Vec<f32>> {
+pub(super) fn sample([b, l, e, n]: [usize; 4], random: &mut Random) -> Vec<Vec<f32>> {
     vec![
         random.floats(b * l * e, -1.0, 1.0),
         random.floats(b * l * e, 0.0, 0.5),
@@ -35,11 +35,11 @@ fn sample([b, l, e, n]: [usize; 4], random: &mut Random) -> Vec<Vec<f32>> {
 }
 
 /// Gradients of `y` and of the last state.
-fn sample_upstream([b, l, e, n]: [usize; 4], random: &mut Random) -> Vec<Vec<f32>> {
+pub(super) fn sample_upstream([b, l, e, n]: [usize; 4], random: &mut Random) -> Vec<Vec<f32>> {
     vec![random.floats(b * l * e, -1.0, 1.0), random.floats(b * e * n, -1.0, 1.0)]
 }
 
-fn unflatten([b, l, e, n]: [usize; 4], x: &[Tensor<1>]) -> (ScanInput, Tensor<3>) {
+pub(super) fn unflatten([b, l, e, n]: [usize; 4], x: &[Tensor<1>]) -> (ScanInput, Tensor<3>) {
     let input = ScanInput {
         u: x[0].clone().reshape([b, l, e]),
         delta: x[1].clone().reshape([b, l, e]),
@@ -64,7 +64,7 @@ fn run(shape: [usize; 4], device: &Device, scanner: Scanner, inputs: &[Vec<f32>]
 }
 
 /// The definition in plain loops.
-fn oracle([b, l, e, n]: [usize; 4], x: &[Vec<f64>]) -> Vec<Vec<f64>> {
+pub(super) fn oracle([b, l, e, n]: [usize; 4], x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let [u, delta, a, write, read, skip, state] = x else { panic!("seven inputs") };
     let mut h = state.clone();
     let mut y = vec![0.0; b * l * e];

@@ -2,6 +2,7 @@
 
 mod equalities;
 mod limits;
+mod memory;
 mod oracle;
 
 use burn::tensor::{Device, Tensor};
