@@ -6,9 +6,15 @@ cd "$(dirname "$0")/.."
 
 # Python reads the TensorBoard events back, in an environment of its own.
 venv=target/test-venv
-if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import tensorboard' 2>/dev/null; then
-    python3 -m venv "$venv" 2>/dev/null && "$venv/bin/pip" install --quiet 'tensorboard>=2.15' 'setuptools<81' ||
-        echo "tests: Python's tensorboard is missing and cannot be installed; the tests that read events are skipped" >&2
+make_venv() {
+    python3 -m venv "$venv" >/dev/null 2>&1 && return
+    # Debian splits the module off; it may be installed where we are root.
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+    apt-get update -qq && apt-get install -y -qq python3 python3-venv >/dev/null && python3 -m venv "$venv"
+}
+if ! "$venv/bin/python" -c 'import tensorboard' 2>/dev/null; then
+    make_venv && "$venv/bin/pip" install --quiet 'tensorboard>=2.15' 'setuptools<81' ||
+        echo "tests: Python's tensorboard is missing and cannot be installed; tensorboard::… in tests/ is skipped" >&2
 fi
 if "$venv/bin/python" -c 'import tensorboard' 2>/dev/null; then
     export HEDDLE_TEST_PYTHON="$PWD/$venv/bin/python"

@@ -130,7 +130,7 @@ impl<'a> Trainer<'a> {
         let (model, state, best) = match saved {
             None => (model, TrainState::default(), Tensors::new()),
             Some(Checkpoint { state, model: tensors, moments, best }) => {
-                optimizer.restore(state.step, moments, device);
+                optimizer.restore(state.step, moments, &device.clone().inner());
                 (with_parameters(model, &tensors)?, state, best)
             }
         };
