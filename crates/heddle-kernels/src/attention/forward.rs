@@ -8,10 +8,10 @@ use rayon::prelude::*;
 
 use super::block::{Aligned, Attention, Block, Dims};
 use super::decode;
-use super::product::{Factors, Left, Right, product};
 use super::score::{Mask, NOTHING, Queries, Score};
 use super::sight::{KEYS, Run};
 use crate::cpu::math::{exp2, log};
+use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 
 /// The results of an attention.

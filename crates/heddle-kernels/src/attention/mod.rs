@@ -6,7 +6,6 @@ mod decode;
 mod definition;
 mod forward;
 mod pass;
-mod product;
 mod rule;
 mod score;
 mod sight;

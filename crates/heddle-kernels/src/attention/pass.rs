@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::backward::Kept;
 use super::block::{Aligned, Attention, Block, Dims};
-use super::product::{Factors, Left, Right, product};
 use super::score::{Mask, Queries, Score};
 use super::sight::{KEYS, Run};
 use crate::cpu::math::exp2;
+use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes};
 
 /// A block's rows of gradients, head by head.

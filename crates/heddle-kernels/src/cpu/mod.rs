@@ -2,6 +2,7 @@
 
 pub(crate) mod elementwise;
 pub(crate) mod math;
+pub(crate) mod product;
 pub(crate) mod simd;
 pub(crate) mod split;
 pub(crate) mod tensor;

@@ -1,33 +1,33 @@
-//! Products of small matrices, the inner loop of attention.
+//! Products of small matrices, the inner loop of attention and of everything that runs in chunks.
 //!
 //! A vector holds one row of the right factor and of the result, sixteen columns wide. A strip of as many rows of the
 //! result as fit the registers is summed there, one element of the left factor after another spread over a vector. The
 //! left factor is read where it lies, whether row by row or column by column, so keys and values need no packing.
 
-use crate::cpu::simd::{Isa, LANES, Lanes};
+use super::simd::{Isa, LANES, Lanes};
 
 /// The left factor: element `(row, k)` lies at `row · across + k · along`.
 #[derive(Clone, Copy)]
-pub(super) struct Left<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) across: usize,
-    pub(super) along: usize,
+pub(crate) struct Left<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) across: usize,
+    pub(crate) along: usize,
 }
 
 /// The right factor: row `k` is the vector at `k · stride`.
 #[derive(Clone, Copy)]
-pub(super) struct Right<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) stride: usize,
+pub(crate) struct Right<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) stride: usize,
 }
 
 /// Two factors of which the left is `[rows, inner]` and the right `[inner, 16]`.
 #[derive(Clone, Copy)]
-pub(super) struct Factors<'a> {
-    pub(super) left: Left<'a>,
-    pub(super) right: Right<'a>,
-    pub(super) rows: usize,
-    pub(super) inner: usize,
+pub(crate) struct Factors<'a> {
+    pub(crate) left: Left<'a>,
+    pub(crate) right: Right<'a>,
+    pub(crate) rows: usize,
+    pub(crate) inner: usize,
 }
 
 /// Rows of a strip: accumulators that leave registers for the factors.
@@ -46,7 +46,7 @@ const fn most_rows<I: Isa>() -> usize {
 /// # Panics
 /// If there is nothing to sum, or a factor or the result does not lie within its slice.
 #[inline(always)]
-pub(super) fn product<I: Isa>(
+pub(crate) fn product<I: Isa>(
     isa: I,
     factors: Factors<'_>,
     out: &mut [f32],
