@@ -41,6 +41,9 @@ pub use embedding::{embed, embed_by_definition};
 pub use init::Init;
 pub use loss::{cross_entropy_at, cross_entropy_by_definition};
 pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError};
-pub use norm::{rms_norm, rms_norm_by_definition};
+pub use norm::{
+    GateOrder, GatedNorm, gated_rms_norm, gated_rms_norm_by_definition, layer_norm, layer_norm_by_definition, rms_norm,
+    rms_norm_by_definition,
+};
 pub use rope::{Pairing, Rotary, rotate, rotate_by_definition};
 pub use scan::{GatedScanInput, ScanInput, gated_scan, gated_scan_by_definition, scan_by_definition, selective_scan};

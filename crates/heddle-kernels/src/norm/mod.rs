@@ -1,70 +1,38 @@
 //! Normalisation of each token.
 
-mod cpu;
 mod definition;
+mod layer;
+mod layer_cpu;
+mod rms;
+mod rms_cpu;
 #[cfg(test)]
 mod tests;
 
-use burn::tensor::Tensor;
+pub use definition::{gated_rms_norm_by_definition, layer_norm_by_definition, rms_norm_by_definition};
+pub use layer::layer_norm;
+pub use rms::{GateOrder, GatedNorm, gated_rms_norm, rms_norm};
 
-pub use definition::rms_norm_by_definition;
+/// Floats that a task normalises, about: 64 KiB.
+const PIECE: usize = 1 << 14;
 
-use crate::cpu::Array;
-use crate::cpu::simd::Level;
-use crate::native::{self, Forward, Operation, Views};
+/// Partial gradients of a scale at most, which are summed in the order of the tokens.
+const PARTIALS: usize = 64;
 
-/// Root-mean-square normalisation with a learned scale (arXiv:1910.07467, eq. 4): [`rms_norm_by_definition`] as one kernel.
-///
-/// # Shapes
-/// - `x`, and the returned tensor: `[b, l, d]`; `gamma`: `[d]`
-///
-/// # Panics
-/// If `gamma` is not as wide as `x`.
-///
-/// # Examples
-/// ```
-/// use burn::tensor::{Device, Tensor};
-/// let device = Device::flex();
-/// let x = Tensor::<3>::from_data([[[3.0, 4.0, 0.0, 0.0]]], &device);
-/// let y = heddle_kernels::rms_norm(x, Tensor::ones([4], &device), 0.0);
-/// assert_eq!(y.into_data().to_vec::<f32>()?, [1.2, 1.6, 0.0, 0.0]);
-/// # Ok::<(), burn::tensor::DataError>(())
-/// ```
-pub fn rms_norm(x: Tensor<3>, gamma: Tensor<1>, eps: f64) -> Tensor<3> {
-    definition::assert_width(&x, &gamma);
-    if !native::has_kernels(&x) {
-        return rms_norm_by_definition(x, gamma, eps);
-    }
-    let operation = RmsNorm { shape: x.dims(), eps: eps as f32 };
-    let [y] = native::apply(operation, [x.into_dispatch(), gamma.into_dispatch()], vec![]);
-    Tensor::from_dispatch(y)
+/// Tokens of width `d` that a task of the forward pass takes.
+fn tokens_forward(d: usize) -> usize {
+    PIECE.div_ceil(d)
 }
 
-/// The normalisation as an operation; its inputs are `x, gamma`. It keeps each token's factor `1 / √(mean x² + ε)`.
-#[derive(Clone, Debug)]
-struct RmsNorm {
-    shape: [usize; 3],
-    eps: f32,
+/// Tokens that a task of the backward pass takes.
+fn tokens_backward(d: usize, tokens: usize) -> usize {
+    PIECE.div_ceil(d).max(tokens.div_ceil(PARTIALS))
 }
 
-impl Operation<2> for RmsNorm {
-    fn forward(&self, inputs: Views<'_, 2>, _training: bool) -> Forward {
-        let [b, l, _] = self.shape;
-        let [x, gamma] = inputs.floats;
-        let (y, factors) = cpu::forward(x, gamma, self.eps, Level::current());
-        Forward { outputs: vec![Array::new(y, self.shape)], kept: vec![Array::new(factors, [b * l])] }
+/// The sum of rows of `d` floats, in their order.
+fn sum_rows(rows: &[f32], d: usize) -> Vec<f32> {
+    let mut total = vec![0.0; d];
+    for row in rows.chunks_exact(d) {
+        total.iter_mut().zip(row).for_each(|(sum, term)| *sum += term);
     }
-
-    fn backward(
-        &self,
-        inputs: Views<'_, 2>,
-        kept: &[&[f32]],
-        gradients: &[Option<&[f32]>],
-        _wanted: [bool; 2],
-    ) -> [Option<Array>; 2] {
-        let [x, gamma] = inputs.floats;
-        let g = gradients[0].expect("the only output has a gradient");
-        let (g_x, g_gamma) = cpu::backward(x, gamma, kept[0], g, Level::current());
-        [Some(Array::new(g_x, self.shape)), Some(Array::new(g_gamma, [gamma.len()]))]
-    }
+    total
 }
