@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
+use heddle_kernels::{AdamW, Moments, adamw, squared_norm};
 
 use crate::config::{Schedule, TrainConfig};
 
 /// AdamW (arXiv:1711.05101, algorithm 2) and the moments of every parameter, by the parameter's path in the model.
 ///
-/// The arithmetic of a step is Burn's. Weight decay acts on the parameters of rank two or more whose name ends in
+/// The arithmetic of a step is [`adamw`]'s. Weight decay acts on the parameters of rank two or more whose name ends in
 /// `weight`; scales, biases, and matrices that are not maps (Mamba's `a_log`) keep their size.
 #[derive(Debug)]
 pub struct Adam {
     config: TrainConfig,
-    /// Path → first and second moment, flattened.
-    moments: BTreeMap<String, [Tensor<1>; 2]>,
+    /// Path → moments.
+    moments: BTreeMap<String, Moments>,
     steps: u64,
 }
 
@@ -49,30 +50,17 @@ impl Adam {
         if !grad_norm.is_finite() {
             return Err(NotFinite);
         }
-        let clip = self.config.clip;
-        let scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
         let lr = learning_rate(&self.config, self.steps);
-        let mut update = Update {
-            decayed: self.rule(self.config.weight_decay),
-            plain: self.rule(0.0),
-            optimizer: self,
-            grads,
-            scale,
-            lr,
-            path: vec![],
-        };
-        let model = model.map(&mut update);
+        let rule = self.rule(lr, grad_norm);
+        let model = model.map(&mut Update { moments: &mut self.moments, grads, rule, path: vec![] });
         self.steps += 1;
         Ok((model, StepReport { lr, grad_norm }))
     }
 
-    fn rule(&self, weight_decay: f64) -> AdamW {
-        AdamWConfig::new()
-            .with_beta_1(self.config.beta1 as f32)
-            .with_beta_2(self.config.beta2 as f32)
-            .with_epsilon(self.config.epsilon as f32)
-            .with_weight_decay(weight_decay as f32)
-            .build()
+    fn rule(&self, lr: f64, grad_norm: f64) -> AdamW {
+        let TrainConfig { beta1, beta2, epsilon, weight_decay, clip, .. } = self.config;
+        let gradient_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
+        AdamW { lr, beta1, beta2, epsilon, weight_decay, gradient_scale, step: self.steps + 1 }
     }
 
     /// Steps taken.
@@ -82,7 +70,7 @@ impl Adam {
 
     /// The moments by name, to be saved: `first.PATH` and `second.PATH`.
     pub fn moments(&self) -> impl Iterator<Item = (String, TensorData)> {
-        self.moments.iter().flat_map(|(path, [first, second])| {
+        self.moments.iter().flat_map(|(path, Moments { first, second })| {
             [(format!("first.{path}"), first.to_data()), (format!("second.{path}"), second.to_data())]
         })
     }
@@ -94,8 +82,8 @@ impl Adam {
         while let Some((name, first)) = moments.pop_first() {
             let Some(path) = name.strip_prefix("first.") else { break };
             let Some(second) = moments.remove(&format!("second.{path}")) else { continue };
-            let pair = [first, second].map(|data| Tensor::from_data(data, device));
-            self.moments.insert(path.to_owned(), pair);
+            let [first, second] = [first, second].map(|data| Tensor::from_data(data, device));
+            self.moments.insert(path.to_owned(), Moments { first, second });
         }
     }
 }
@@ -123,7 +111,7 @@ fn global_norm<M: Module>(model: &M, grads: &GradientsParams) -> f64 {
     impl ModuleVisitor for SumOfSquares<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(grad) = self.0.get::<D>(param.id) {
-                self.1 += f64::from(grad.square().sum().into_scalar::<f32>());
+                self.1 += squared_norm(flat(grad));
             }
         }
     }
@@ -132,30 +120,29 @@ fn global_norm<M: Module>(model: &M, grads: &GradientsParams) -> f64 {
     visitor.1.sqrt()
 }
 
+fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
+    let count = tensor.shape().num_elements();
+    tensor.reshape([count])
+}
+
 struct Update<'a> {
-    optimizer: &'a mut Adam,
-    decayed: AdamW,
-    plain: AdamW,
+    moments: &'a mut BTreeMap<String, Moments>,
     grads: GradientsParams,
-    scale: f64,
-    lr: f64,
+    rule: AdamW,
     path: Vec<String>,
 }
 
 impl Update<'_> {
-    fn flat<const D: usize>(&mut self, tensor: Tensor<D>, grad: Tensor<D>) -> Tensor<D> {
+    fn step<const D: usize>(&mut self, tensor: Tensor<D>, grad: Tensor<D>) -> Tensor<D> {
         let shape = tensor.shape();
-        let count = [shape.num_elements()];
         let path = self.path.join(".");
-        let rule = if D >= 2 && path.ends_with("weight") { &self.decayed } else { &self.plain };
-        let grad = if self.scale == 1.0 { grad } else { grad.mul_scalar(self.scale) };
-        let time = self.optimizer.steps as usize;
-        let before = self.optimizer.moments.remove(&path);
-        let state = before.map(|[first, second]| AdamWState::new(AdaptiveMomentumState::new(time, first, second)));
-        let (tensor, state) = rule.step(self.lr, tensor.reshape(count), grad.reshape(count), state);
-        if let Some(AdamWState { momentum }) = state {
-            self.optimizer.moments.insert(path, [momentum.moment_1, momentum.moment_2]);
-        }
+        let decays = D >= 2 && path.ends_with("weight");
+        let rule = AdamW { weight_decay: if decays { self.rule.weight_decay } else { 0.0 }, ..self.rule };
+        let (tensor, grad) = (flat(tensor), flat(grad));
+        let moments = self.moments.remove(&path);
+        let moments = moments.unwrap_or_else(|| Moments { first: tensor.zeros_like(), second: tensor.zeros_like() });
+        let (tensor, moments) = adamw(tensor, grad, moments, &rule);
+        self.moments.insert(path, moments);
         tensor.reshape(shape)
     }
 }
@@ -171,7 +158,7 @@ impl ModuleMapper for Update<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(grad) = self.grads.remove::<D>(param.id) else { return param };
-        param.map(|tensor| Tensor::from_inner(self.flat(tensor.inner(), grad)).require_grad())
+        param.map(|tensor| Tensor::from_inner(self.step(tensor.inner(), grad)).require_grad())
     }
 }
 

@@ -14,6 +14,7 @@
 #![allow(deprecated, reason = "Burn has deprecated its NdArray backend, which we still support")]
 
 mod activation;
+mod adamw;
 mod attention;
 mod conv;
 mod cpu;
@@ -29,9 +30,10 @@ mod scan;
 mod testing;
 
 pub use activation::{
-    gelu, gelu_by_definition, silu, silu_by_definition, silu_mul, silu_mul_by_definition, softplus,
-    softplus_by_definition,
+    gelu, gelu_by_definition, relu_squared, relu_squared_by_definition, silu, silu_by_definition, silu_mul,
+    silu_mul_by_definition, softplus, softplus_by_definition,
 };
+pub use adamw::{AdamW, Moments, adamw, adamw_by_definition, squared_norm};
 pub use attention::{
     AttentionInput, AttentionRule, BlockMask, attention, attention_by_definition, attention_with_lse,
     attention_with_lse_by_definition,
@@ -45,5 +47,5 @@ pub use norm::{
     GateOrder, GatedNorm, gated_rms_norm, gated_rms_norm_by_definition, layer_norm, layer_norm_by_definition, rms_norm,
     rms_norm_by_definition,
 };
-pub use rope::{Pairing, Rotary, rotate, rotate_by_definition};
+pub use rope::{Pairing, Rotary, RotaryScaling, rotate, rotate_by_definition};
 pub use scan::{GatedScanInput, ScanInput, gated_scan, gated_scan_by_definition, scan_by_definition, selective_scan};

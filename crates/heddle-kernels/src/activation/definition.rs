@@ -23,6 +23,11 @@ pub fn gelu_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x * below
 }
 
+/// The squared rectifier, `max(x, 0)²` (arXiv:2109.08668, section 3).
+pub fn relu_squared_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::relu(x).square()
+}
+
 /// `log(1 + eˣ)`, without overflow at large `x`.
 pub fn softplus_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::softplus(x, 1.0)

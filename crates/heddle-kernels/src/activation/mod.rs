@@ -8,7 +8,9 @@ use std::fmt::Debug;
 
 use burn::tensor::{Shape, Tensor};
 
-pub use definition::{gelu_by_definition, silu_by_definition, silu_mul_by_definition, softplus_by_definition};
+pub use definition::{
+    gelu_by_definition, relu_squared_by_definition, silu_by_definition, silu_mul_by_definition, softplus_by_definition,
+};
 
 use crate::cpu::Array;
 use crate::cpu::elementwise::{self, Elementwise};
@@ -40,6 +42,18 @@ pub fn silu_mul<const D: usize>(gate: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
 /// The Gaussian error linear unit, `x · Φ(x)` (arXiv:1606.08415, eq. 1), exact: [`gelu_by_definition`] as one kernel.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if native::has_kernels(&x) { apply(Gelu, [x]) } else { gelu_by_definition(x) }
+}
+
+/// The squared rectifier, `max(x, 0)²` (arXiv:2109.08668, section 3): [`relu_squared_by_definition`] as one kernel.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// let x = Tensor::<1>::from_data([-2.0, 3.0], &Device::flex());
+/// assert_eq!(heddle_kernels::relu_squared(x).into_data().to_vec::<f32>()?, [0.0, 9.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
+pub fn relu_squared<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if native::has_kernels(&x) { apply(ReluSquared, [x]) } else { relu_squared_by_definition(x) }
 }
 
 /// `log(1 + eˣ)`, without overflow at large `x`: [`softplus_by_definition`] as one kernel.
@@ -130,6 +144,21 @@ impl Elementwise<1> for Gelu {
     fn gradient<I: Isa>(self, [x]: [Lanes<I>; 1], g: Lanes<I>) -> [Lanes<I>; 1] {
         let (below, density) = math::normal(x);
         [g * x.mul_add(density, below)]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ReluSquared;
+
+impl Elementwise<1> for ReluSquared {
+    #[inline(always)]
+    fn value<I: Isa>(self, [x]: [Lanes<I>; 1]) -> Lanes<I> {
+        let rectified = x.at_least(0.0);
+        rectified * rectified
+    }
+    #[inline(always)]
+    fn gradient<I: Isa>(self, [x]: [Lanes<I>; 1], g: Lanes<I>) -> [Lanes<I>; 1] {
+        [g * x.at_least(0.0) * 2.0]
     }
 }
 

@@ -55,6 +55,11 @@ fn silu_is_its_formula() {
 }
 
 #[test]
+fn relu_squared_is_its_formula() {
+    assert_unary("relu_squared", relu_squared, relu_squared_by_definition, |x| x.max(0.0).powi(2));
+}
+
+#[test]
 fn softplus_is_its_formula() {
     assert_unary("softplus", softplus, softplus_by_definition, softplus_in_f64);
 }

@@ -123,6 +123,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The smaller; `b` where either is not a number.
     fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `√a`
+    fn sqrt(a: Self::Vector) -> Self::Vector;
     /// The nearest integer.
     fn round(a: Self::Vector) -> Self::Vector;
     /// `a · 2^k` for integral `k` from −127, which gives 0, to 127.
@@ -226,6 +228,12 @@ impl<I: Isa> Lanes<I> {
     #[inline(always)]
     pub(crate) fn abs(self) -> Self {
         self.max(-self)
+    }
+
+    /// The square root.
+    #[inline(always)]
+    pub(crate) fn sqrt(self) -> Self {
+        self.with(I::sqrt(self.raw))
     }
 
     /// The nearest integer.
@@ -374,6 +382,10 @@ impl Isa for Portable {
     #[inline(always)]
     fn min(a: Sixteen, b: Sixteen) -> Sixteen {
         each(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn sqrt(a: Sixteen) -> Sixteen {
+        each(|i| a[i].sqrt())
     }
     #[inline(always)]
     fn round(a: Sixteen) -> Sixteen {

@@ -62,6 +62,7 @@ impl Isa for Avx512 {
         mul_add(a, b, c) -> __m512 = _mm512_fmadd_ps(a, b, c);
         max(a, b) -> __m512 = _mm512_max_ps(a, b);
         min(a, b) -> __m512 = _mm512_min_ps(a, b);
+        sqrt(a) -> __m512 = _mm512_sqrt_ps(a);
         round(a) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         scale(a, k) -> __m512 = {
             let k = _mm512_add_epi32(_mm512_cvtps_epi32(k), _mm512_set1_epi32(127));
@@ -116,6 +117,7 @@ impl Isa for Avx2 {
         mul_add(a, b, c) -> [__m256; 2] = [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
         max(a, b) -> [__m256; 2] = pairs(a, b, |a, b| _mm256_max_ps(a, b));
         min(a, b) -> [__m256; 2] = pairs(a, b, |a, b| _mm256_min_ps(a, b));
+        sqrt(a) -> [__m256; 2] = halves(a, |a| _mm256_sqrt_ps(a));
         round(a) -> [__m256; 2] = halves(a, |a| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a));
         scale(a, k) -> [__m256; 2] = pairs(a, k, |a, k| {
             let k = _mm256_add_epi32(_mm256_cvtps_epi32(k), _mm256_set1_epi32(127));

@@ -2,12 +2,14 @@
 
 mod cpu;
 mod definition;
+mod scaling;
 #[cfg(test)]
 mod tests;
 
 use burn::tensor::Tensor;
 
 pub use definition::rotate_by_definition;
+pub use scaling::RotaryScaling;
 
 use crate::cpu::Array;
 use crate::cpu::simd::Level;
