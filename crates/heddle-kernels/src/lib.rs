@@ -30,8 +30,9 @@ mod scan;
 mod testing;
 
 pub use activation::{
-    gelu, gelu_by_definition, relu_squared, relu_squared_by_definition, silu, silu_by_definition, silu_mul,
-    silu_mul_by_definition, softplus, softplus_by_definition,
+    gelu, gelu_by_definition, relu_squared, relu_squared_by_definition, sigmoid, sigmoid_by_definition, sigmoid_mul,
+    sigmoid_mul_by_definition, silu, silu_by_definition, silu_mul, silu_mul_by_definition, softplus,
+    softplus_by_definition,
 };
 pub use adamw::{AdamW, Moments, adamw, adamw_by_definition, squared_norm};
 pub use attention::{

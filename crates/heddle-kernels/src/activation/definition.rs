@@ -16,6 +16,20 @@ pub fn silu_mul_by_definition<const D: usize>(gate: Tensor<D>, x: Tensor<D>) -> 
     activation::silu(gate) * x
 }
 
+/// The logistic function, `σ(x) = 1 / (1 + e^−x)`.
+pub fn sigmoid_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::sigmoid(x)
+}
+
+/// `σ(gate) · x`: the gate at the output of gated attention (arXiv:2505.06708, eq. 5) and inside recurrent units.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn sigmoid_mul_by_definition<const D: usize>(gate: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
+    assert_same_shape(&gate, &x);
+    activation::sigmoid(gate) * x
+}
+
 /// The Gaussian error linear unit, `x · Φ(x)` with the standard normal distribution `Φ` (arXiv:1606.08415, eq. 1).
 pub fn gelu_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     // Not Burn's own, whose gradient on some backends is that of an approximation.
@@ -34,5 +48,5 @@ pub fn softplus_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 pub(super) fn assert_same_shape<const D: usize>(gate: &Tensor<D>, x: &Tensor<D>) {
-    assert!(gate.dims() == x.dims(), "silu_mul: a gate of {:?} does not fit {:?}", gate.dims(), x.dims());
+    assert!(gate.dims() == x.dims(), "a gate of {:?} does not fit {:?}", gate.dims(), x.dims());
 }

@@ -9,7 +9,8 @@ use std::fmt::Debug;
 use burn::tensor::{Shape, Tensor};
 
 pub use definition::{
-    gelu_by_definition, relu_squared_by_definition, silu_by_definition, silu_mul_by_definition, softplus_by_definition,
+    gelu_by_definition, relu_squared_by_definition, sigmoid_by_definition, sigmoid_mul_by_definition,
+    silu_by_definition, silu_mul_by_definition, softplus_by_definition,
 };
 
 use crate::cpu::Array;
@@ -37,6 +38,27 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub fn silu_mul<const D: usize>(gate: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
     definition::assert_same_shape(&gate, &x);
     if native::has_kernels(&gate) { apply(SiluMul, [gate, x]) } else { silu_mul_by_definition(gate, x) }
+}
+
+/// The logistic function, `1 / (1 + e^−x)`: [`sigmoid_by_definition`] as one kernel.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// let x = Tensor::<1>::from_data([0.0, 100.0], &Device::flex());
+/// assert_eq!(heddle_kernels::sigmoid(x).into_data().to_vec::<f32>()?, [0.5, 1.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
+pub fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if native::has_kernels(&x) { apply(Sigmoid, [x]) } else { sigmoid_by_definition(x) }
+}
+
+/// `σ(gate) · x`, the output gate of gated attention (arXiv:2505.06708, eq. 5): [`sigmoid_mul_by_definition`] as one kernel.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn sigmoid_mul<const D: usize>(gate: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
+    definition::assert_same_shape(&gate, &x);
+    if native::has_kernels(&gate) { apply(SigmoidMul, [gate, x]) } else { sigmoid_mul_by_definition(gate, x) }
 }
 
 /// The Gaussian error linear unit, `x · Φ(x)` (arXiv:1606.08415, eq. 1), exact: [`gelu_by_definition`] as one kernel.
@@ -129,6 +151,37 @@ impl Elementwise<2> for SiluMul {
     fn gradient<I: Isa>(self, [gate, x]: [Lanes<I>; 2], g: Lanes<I>) -> [Lanes<I>; 2] {
         let sigmoid = math::sigmoid(gate);
         [g * x * silu_slope(gate, sigmoid), g * gate * sigmoid]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sigmoid;
+
+impl Elementwise<1> for Sigmoid {
+    #[inline(always)]
+    fn value<I: Isa>(self, [x]: [Lanes<I>; 1]) -> Lanes<I> {
+        math::sigmoid(x)
+    }
+    #[inline(always)]
+    fn gradient<I: Isa>(self, [x]: [Lanes<I>; 1], g: Lanes<I>) -> [Lanes<I>; 1] {
+        let sigmoid = math::sigmoid(x);
+        [g * sigmoid * (x.isa().splat(1.0) - sigmoid)]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SigmoidMul;
+
+impl Elementwise<2> for SigmoidMul {
+    #[inline(always)]
+    fn value<I: Isa>(self, [gate, x]: [Lanes<I>; 2]) -> Lanes<I> {
+        math::sigmoid(gate) * x
+    }
+    #[inline(always)]
+    fn gradient<I: Isa>(self, [gate, x]: [Lanes<I>; 2], g: Lanes<I>) -> [Lanes<I>; 2] {
+        let sigmoid = math::sigmoid(gate);
+        let g_x = g * sigmoid;
+        [g_x * x * (gate.isa().splat(1.0) - sigmoid), g_x]
     }
 }
 

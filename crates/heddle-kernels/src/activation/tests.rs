@@ -6,7 +6,7 @@ use crate::testing::{Contract, Random, outputs};
 /// Lengths below, at and above a vector's and a task's. (A single number has nothing to be compared relative to.)
 const LENGTHS: [usize; 6] = [2, 7, 16, 33, 1000, (1 << 14) + 5];
 
-fn sigmoid(x: f64) -> f64 {
+fn sigmoid_in_f64(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
@@ -51,7 +51,7 @@ fn assert_unary(
 
 #[test]
 fn silu_is_its_formula() {
-    assert_unary("silu", silu, silu_by_definition, |x| x * sigmoid(x));
+    assert_unary("silu", silu, silu_by_definition, |x| x * sigmoid_in_f64(x));
 }
 
 #[test]
@@ -69,25 +69,41 @@ fn gelu_is_its_formula() {
     assert_unary("gelu", gelu, gelu_by_definition, |x| x * normal(x));
 }
 
-#[test]
-fn the_product_of_swiglu_is_its_formula() {
+type Gated = fn(Tensor<1>, Tensor<1>) -> Tensor<1>;
+
+fn assert_gated(name: &str, kernel: Gated, definition: Gated, oracle: fn(f64, f64) -> f64) {
     for (seed, length) in LENGTHS.into_iter().enumerate() {
         let mut random = Random::new(seed as u64);
         let inputs = [random.floats(length, -5.0, 5.0), random.floats(length, -2.0, 2.0)];
         let upstream = [random.floats(length, -1.0, 1.0)];
         let contract = Contract {
-            name: format!("silu_mul of {length}"),
+            name: format!("{name} of {length}"),
             inputs: &inputs,
             upstream: &upstream,
-            kernel: |x: &[Tensor<1>]| vec![silu_mul(x[0].clone(), x[1].clone())],
-            definition: |x: &[Tensor<1>]| vec![silu_mul_by_definition(x[0].clone(), x[1].clone())],
-            oracle: |x: &[Vec<f64>]| vec![x[0].iter().zip(&x[1]).map(|(gate, x)| gate * sigmoid(*gate) * x).collect()],
+            kernel: |x: &[Tensor<1>]| vec![kernel(x[0].clone(), x[1].clone())],
+            definition: |x: &[Tensor<1>]| vec![definition(x[0].clone(), x[1].clone())],
+            oracle: |x: &[Vec<f64>]| vec![x[0].iter().zip(&x[1]).map(|(gate, x)| oracle(*gate, *x)).collect()],
         };
         contract.assert_held();
         if length < 100 {
             contract.assert_gradients_of_the_oracle();
         }
     }
+}
+
+#[test]
+fn the_product_of_swiglu_is_its_formula() {
+    assert_gated("silu_mul", silu_mul, silu_mul_by_definition, |gate, x| gate * sigmoid_in_f64(gate) * x);
+}
+
+#[test]
+fn the_sigmoid_gate_is_its_formula() {
+    assert_gated("sigmoid_mul", sigmoid_mul, sigmoid_mul_by_definition, |gate, x| sigmoid_in_f64(gate) * x);
+}
+
+#[test]
+fn sigmoid_is_its_formula() {
+    assert_unary("sigmoid", sigmoid, sigmoid_by_definition, sigmoid_in_f64);
 }
 
 #[test]
@@ -106,7 +122,7 @@ fn far_arguments_meet_their_limits() {
 }
 
 #[test]
-#[should_panic(expected = "silu_mul: a gate of [2, 3] does not fit [3, 2]")]
+#[should_panic(expected = "a gate of [2, 3] does not fit [3, 2]")]
 fn a_product_of_different_shapes_is_refused() {
     let device = Device::flex();
     silu_mul(Tensor::<2>::zeros([2, 3], &device), Tensor::zeros([3, 2], &device));
