@@ -5,6 +5,14 @@
 
 mod attention;
 mod cache;
+mod positions;
+mod settings;
+mod sparsity;
+#[cfg(test)]
+mod tests;
 
-pub use attention::{Attention, AttentionSettings, Positions};
+pub use attention::Attention;
 pub use cache::KeyValueCache;
+pub use positions::{Positions, RopeScaling};
+pub use settings::AttentionSettings;
+pub use sparsity::Sparsity;

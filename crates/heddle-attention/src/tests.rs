@@ -1,0 +1,195 @@
+//! What all variants of attention promise, and which of them are the same.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use heddle_kernels::{Init, Mixer, MixerSettings, MixerState};
+
+use crate::{Attention, AttentionSettings, Positions, RopeScaling, Sparsity};
+
+const WIDTH: usize = 32;
+const LENGTH: usize = 23;
+
+/// Chunked and whole sum in other orders; values are of order one.
+const ROUNDING: f32 = 2e-5;
+
+fn settings() -> AttentionSettings {
+    AttentionSettings { heads: 4, ..Default::default() }
+}
+
+/// One setting away from the default each.
+fn variants() -> Vec<AttentionSettings> {
+    let dilated = Sparsity::Dilated { block: 3, window: 2, dilation: 2 };
+    let bigbird = Sparsity::Bigbird { block: 2, window: 1, global: 1, random: 2, seed: 3 };
+    let llama = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 64,
+    };
+    vec![
+        AttentionSettings { kv_heads: Some(2), ..settings() },
+        AttentionSettings { kv_heads: Some(1), head_dim: Some(10), ..settings() },
+        AttentionSettings { window: Some(1), ..settings() },
+        AttentionSettings { window: Some(6), ..settings() },
+        AttentionSettings { window: Some(4), sinks: 3, ..settings() },
+        AttentionSettings { window: Some(5), positions: Positions::Alibi, kv_heads: Some(2), ..settings() },
+        AttentionSettings { sparsity: Some(dilated), ..settings() },
+        AttentionSettings { sparsity: Some(bigbird), kv_heads: Some(2), ..settings() },
+        AttentionSettings { sparsity: Some(Sparsity::Strided { block: 2, window: 2, stride: 3 }), ..settings() },
+        AttentionSettings { positions: Positions::None, ..settings() },
+        AttentionSettings { positions: Positions::Alibi, ..settings() },
+        AttentionSettings { positions: Positions::Learned, max_length: LENGTH, ..settings() },
+        AttentionSettings { positions: Positions::Sinusoidal, ..settings() },
+        AttentionSettings { rope_fraction: 0.5, rope_scaling: Some(llama), ..settings() },
+        AttentionSettings { rope_scaling: Some(RopeScaling::Linear { factor: 4.0 }), ..settings() },
+        AttentionSettings { qk_norm: true, softcap: Some(5.0), ..settings() },
+        AttentionSettings { output_gate: true, bias: true, output_bias: true, ..settings() },
+    ]
+}
+
+fn build(settings: &AttentionSettings, device: &Device) -> Attention {
+    settings.init(WIDTH, &mut Init::new(1, device)).unwrap()
+}
+
+fn sequence(device: &Device) -> Tensor<3> {
+    let mut init = Init::new(2, device);
+    let values: Vec<f32> = (0..2 * LENGTH * WIDTH).map(|_| init.draw_normal()).collect();
+    Tensor::from_data(TensorData::new(values, [2, LENGTH, WIDTH]), device)
+}
+
+fn numbers(x: &Tensor<3>) -> Vec<f32> {
+    x.to_data().try_to_vec().unwrap()
+}
+
+#[track_caller]
+fn assert_same(name: &str, a: &Tensor<3>, b: &Tensor<3>) {
+    let pairs: Vec<_> = numbers(a).into_iter().zip(numbers(b)).collect();
+    assert!(pairs.iter().all(|(a, b)| (a - b).abs() < ROUNDING), "{name}");
+}
+
+/// The outputs of a sequence in chunks, after checking the state of each against its cost.
+fn chunked(block: &Attention, x: &Tensor<3>, lengths: &[usize]) -> Tensor<3> {
+    let (mut state, mut start, mut outputs) = (block.state(2, WIDTH, &x.device()), 0, vec![]);
+    for length in lengths {
+        let (y, next) = block.forward(x.clone().narrow(1, start, *length), state);
+        (state, start) = (next, start + length);
+        assert_eq!(state.bytes() as u64, 2 * block.state_bytes(start, WIDTH), "after {start} tokens");
+        assert_eq!(state.seen(), start);
+        outputs.push(y);
+    }
+    Tensor::cat(outputs, 1)
+}
+
+#[test]
+fn chunks_and_single_tokens_give_the_whole_in_every_variant() {
+    let device = Device::flex();
+    let x = sequence(&device);
+    for settings in variants() {
+        let block = build(&settings, &device);
+        let whole = chunked(&block, &x, &[LENGTH]);
+        for lengths in [&[1; LENGTH][..], &[10, 13], &[22, 1], &[3, 1, 7, 12]] {
+            assert_same(&format!("{settings:?} {lengths:?}"), &whole, &chunked(&block, &x, lengths));
+        }
+    }
+}
+
+#[test]
+fn every_parameter_of_every_variant_learns_through_chunks() {
+    use burn::module::{ModuleVisitor, Param};
+    struct Learns<'a>(&'a burn::tensor::Gradients, usize);
+    impl ModuleVisitor for Learns<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = param.val().grad(self.0).expect("a parameter gets a gradient");
+            assert!(gradient.abs().sum().into_scalar::<f32>() > 0.0);
+            self.1 += 1;
+        }
+    }
+    let device = Device::flex().autodiff();
+    let x = sequence(&device);
+    for settings in variants() {
+        let block = build(&settings, &device);
+        let gradients = chunked(&block, &x, &[9, 1, 13]).powi_scalar(2).sum().backward();
+        let mut learns = Learns(&gradients, 0);
+        burn::module::Module::visit(&block, &mut learns);
+        assert!(learns.1 >= 4, "{settings:?}");
+    }
+}
+
+#[test]
+fn a_window_or_mask_of_everything_is_full_attention() {
+    let device = Device::flex();
+    let x = sequence(&device);
+    let full = chunked(&build(&settings(), &device), &x, &[LENGTH]);
+    let all = Sparsity::Strided { block: 4, window: LENGTH, stride: 2 };
+    for same in [
+        AttentionSettings { window: Some(LENGTH), ..settings() },
+        AttentionSettings { sparsity: Some(all), ..settings() },
+        AttentionSettings { window: Some(8), sinks: LENGTH, ..settings() },
+    ] {
+        assert_same(&format!("{same:?}"), &full, &chunked(&build(&same, &device), &x, &[LENGTH]));
+    }
+    let windowed = AttentionSettings { window: Some(4), ..settings() };
+    let windowed = chunked(&build(&windowed, &device), &x, &[LENGTH]);
+    assert!((windowed - full).abs().max().into_scalar::<f32>() > 1e-2);
+}
+
+#[test]
+fn an_encoder_sees_what_comes_later() {
+    let device = Device::flex();
+    let block = build(&AttentionSettings { causal: false, ..settings() }, &device);
+    let x = sequence(&device);
+    let changed = x.clone().slice_assign([0..2, LENGTH - 1..LENGTH, 0..WIDTH], Tensor::ones([2, 1, WIDTH], &device));
+    let first = |x: &Tensor<3>| numbers(&block.forward(x.clone(), Default::default()).0.narrow(1, 0, 1));
+    assert_ne!(first(&x), first(&changed));
+}
+
+#[test]
+fn fewer_pairs_cost_less() {
+    let device = Device::flex();
+    let flops = |settings: AttentionSettings| build(&settings, &device).flops(4096, WIDTH);
+    let full = flops(settings());
+    assert!(flops(AttentionSettings { window: Some(64), ..settings() }) < full / 4);
+    let dilated = Sparsity::Dilated { block: 64, window: 4, dilation: 2 };
+    assert!(flops(AttentionSettings { sparsity: Some(dilated), ..settings() }) < full / 2);
+    assert!(flops(AttentionSettings { causal: false, ..settings() }) > full);
+}
+
+#[test]
+fn impossible_settings_are_refused_by_name() {
+    let refused = |settings: AttentionSettings, key: &str, problem: &str| {
+        let error = settings.init(64, &mut Init::new(0, &Device::flex())).unwrap_err();
+        assert!(error.key == key && error.problem.contains(problem), "{error}");
+    };
+    let rope = |theta, fraction| AttentionSettings { rope_theta: theta, rope_fraction: fraction, ..settings() };
+    refused(AttentionSettings { heads: 3, ..settings() }, "heads", "3 heads do not divide the model's width 64");
+    refused(AttentionSettings { kv_heads: Some(3), ..settings() }, "kv_heads", "3 key/value heads do not divide 4");
+    refused(AttentionSettings { head_dim: Some(0), ..settings() }, "head_dim", "no width");
+    refused(AttentionSettings { head_dim: Some(5), ..settings() }, "heads", "even part of the head's width 5");
+    refused(AttentionSettings { window: Some(0), ..settings() }, "window", "sees nothing");
+    refused(AttentionSettings { softcap: Some(-1.0), ..settings() }, "softcap", "-1 is no bound");
+    refused(AttentionSettings { sinks: 2, ..settings() }, "sinks", "without a window");
+    refused(rope(0.0, 1.0), "rope_theta", "0 is no base");
+    refused(rope(1e4, 0.0), "rope_fraction", "0 is no part");
+    refused(rope(1e4, 0.2), "rope_fraction", "not 3");
+    let alibi = AttentionSettings { window: Some(4), sinks: 1, positions: Positions::Alibi, ..settings() };
+    refused(alibi, "sinks", "how far");
+    let sparse = AttentionSettings {
+        window: Some(4),
+        sparsity: Some(Sparsity::Dilated { block: 4, window: 1, dilation: 1 }),
+        ..settings()
+    };
+    refused(sparse.clone(), "sparsity", "a window of their own");
+    let empty = Some(Sparsity::Dilated { block: 4, window: 1, dilation: 0 });
+    refused(AttentionSettings { window: None, sparsity: empty, ..sparse }, "sparsity", "without keys");
+    let learned = AttentionSettings { positions: Positions::Learned, max_length: 0, ..settings() };
+    refused(learned, "max_length", "no position");
+    let linear = AttentionSettings { rope_scaling: Some(RopeScaling::Linear { factor: 0.0 }), ..settings() };
+    refused(linear, "rope_scaling", "not positive");
+}
+
+#[test]
+#[should_panic(expected = "learned positions end at `max_length` = 4, and a sequence of 5 came")]
+fn learned_positions_end() {
+    let device = Device::flex();
+    let block = build(&AttentionSettings { positions: Positions::Learned, max_length: 4, ..settings() }, &device);
+    block.forward(Tensor::zeros([1, 5, WIDTH], &device), Default::default());
+}
