@@ -64,7 +64,12 @@ impl Init {
 
     /// A parameter of independent uniform numbers in `[-bound, bound)`.
     pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f32) -> Param<Tensor<D>> {
-        self.from_fn(shape, |init, _| init.draw_uniform(-bound, bound))
+        self.uniform_between(shape, -bound, bound)
+    }
+
+    /// A parameter of independent uniform numbers in `[low, high)`.
+    pub fn uniform_between<const D: usize>(&mut self, shape: [usize; D], low: f32, high: f32) -> Param<Tensor<D>> {
+        self.from_fn(shape, |init, _| init.draw_uniform(low, high))
     }
 
     /// A parameter that starts at one value.

@@ -21,33 +21,21 @@ use crate::Init;
 /// ```
 /// use burn::module::Module;
 /// use burn::tensor::{Device, Tensor};
-/// use heddle_kernels::{Mixer, MixerState};
+/// use heddle_kernels::Mixer;
 ///
 /// #[derive(Module, Debug)]
 /// struct RunningSum {}
 ///
-/// #[derive(Clone, Debug)]
-/// struct Sum(Tensor<3>);
-///
-/// impl MixerState for Sum {
-///     fn bytes(&self) -> usize {
-///         4 * self.0.shape().num_elements()
-///     }
-///     fn detach(self) -> Self {
-///         Sum(self.0.detach())
-///     }
-/// }
-///
 /// impl Mixer for RunningSum {
-///     type State = Sum;
-///     fn state(&self, batch: usize, d_model: usize, device: &Device) -> Sum {
-///         Sum(Tensor::zeros([batch, 1, d_model], device))
+///     type State = Tensor<3>;
+///     fn state(&self, batch: usize, d_model: usize, device: &Device) -> Tensor<3> {
+///         Tensor::zeros([batch, 1, d_model], device)
 ///     }
-///     fn forward(&self, x: Tensor<3>, state: Sum) -> (Tensor<3>, Sum) {
+///     fn forward(&self, x: Tensor<3>, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
 ///         let [b, l, d] = x.dims();
-///         let y = x.cumsum(1) + state.0;
+///         let y = x.cumsum(1) + state;
 ///         let last = y.clone().slice([0..b, l - 1..l, 0..d]);
-///         (y, Sum(last))
+///         (y, last)
 ///     }
 ///     fn state_bytes(&self, _length: usize, d_model: usize) -> u64 {
 ///         4 * d_model as u64
@@ -95,6 +83,28 @@ pub trait MixerState: Clone + Debug + Send + 'static {
 
     /// The same state, cut off from the graph that computed it (truncated back-propagation through time).
     fn detach(self) -> Self;
+}
+
+/// A tensor is a state by itself.
+impl<const D: usize> MixerState for Tensor<D> {
+    fn bytes(&self) -> usize {
+        4 * self.shape().num_elements()
+    }
+
+    fn detach(self) -> Self {
+        Self::detach(self)
+    }
+}
+
+/// A block of two parts has the states of both.
+impl<A: MixerState, B: MixerState> MixerState for (A, B) {
+    fn bytes(&self) -> usize {
+        self.0.bytes() + self.1.bytes()
+    }
+
+    fn detach(self) -> Self {
+        (self.0.detach(), self.1.detach())
+    }
 }
 
 /// The settings of a [`Mixer`] as they stand in a config table.

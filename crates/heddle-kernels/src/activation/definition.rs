@@ -21,7 +21,7 @@ pub fn sigmoid_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::sigmoid(x)
 }
 
-/// `σ(gate) · x`: the gate at the output of gated attention (arXiv:2505.06708, eq. 5) and inside recurrent units.
+/// `σ(gate) · x`: the gate at the output of gated attention (arXiv:2505.06708) and inside recurrent units.
 ///
 /// # Panics
 /// If the shapes disagree.

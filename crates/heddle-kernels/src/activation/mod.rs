@@ -52,7 +52,7 @@ pub fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if native::has_kernels(&x) { apply(Sigmoid, [x]) } else { sigmoid_by_definition(x) }
 }
 
-/// `σ(gate) · x`, the output gate of gated attention (arXiv:2505.06708, eq. 5): [`sigmoid_mul_by_definition`] as one kernel.
+/// `σ(gate) · x`, the output gate of gated attention (arXiv:2505.06708): [`sigmoid_mul_by_definition`] as one kernel.
 ///
 /// # Panics
 /// If the shapes disagree.
