@@ -25,6 +25,7 @@ mod native;
 mod norm;
 mod rope;
 mod scan;
+mod ssd;
 #[cfg(test)]
 mod testing;
 
@@ -44,3 +45,4 @@ pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError};
 pub use norm::{rms_norm, rms_norm_by_definition};
 pub use rope::{Pairing, Rotary, rotate, rotate_by_definition};
 pub use scan::{GatedScanInput, ScanInput, gated_scan, gated_scan_by_definition, scan_by_definition, selective_scan};
+pub use ssd::{SsdInput, ssd, ssd_by_definition};
