@@ -26,6 +26,7 @@ mod native;
 mod norm;
 mod rope;
 mod scan;
+mod ssd;
 #[cfg(test)]
 mod testing;
 
@@ -50,3 +51,4 @@ pub use norm::{
 };
 pub use rope::{Pairing, Rotary, RotaryScaling, rotate, rotate_by_definition};
 pub use scan::{GatedScanInput, ScanInput, gated_scan, gated_scan_by_definition, scan_by_definition, selective_scan};
+pub use ssd::{SsdInput, ssd, ssd_by_definition};
