@@ -4,7 +4,7 @@
 //! and keys are read once for all. Sixteen rows are a *panel*, a matrix `[p, 16]` whose vectors hold one channel of sixteen
 //! rows, so that softmax never sums across lanes.
 
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::Range;
 
 use super::AttentionRule;
 use super::score::Score;
@@ -216,37 +216,5 @@ impl<'a> Attention<'a> {
         let Dims { b, h, l, m, p, .. } = self.dims;
         let keys = self.rule.window.map_or(m, |window| m.min(window.saturating_add(self.rule.sinks)));
         b * h * l * keys * p >= WORTH_THREADS
-    }
-}
-
-/// Zeros that start at a cache line, because vectors that straddle two lines load at half the speed.
-pub(super) struct Aligned {
-    data: Vec<f32>,
-    start: usize,
-    length: usize,
-}
-
-impl Aligned {
-    pub(super) fn zeros(length: usize) -> Self {
-        const LINE: usize = 64;
-        let data = vec![0.0; length + LINE / size_of::<f32>()];
-        let start = data.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
-        Self { data, start, length }
-    }
-}
-
-impl Deref for Aligned {
-    type Target = [f32];
-
-    #[inline(always)]
-    fn deref(&self) -> &[f32] {
-        &self.data[self.start..][..self.length]
-    }
-}
-
-impl DerefMut for Aligned {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.data[self.start..][..self.length]
     }
 }

@@ -4,10 +4,11 @@
 //! rows take turns while a tile of keys is in the cache. Long key sequences are cut into chunks, always at the same places,
 //! whose results are merged in order: one row of one head, too, keeps several threads busy.
 
-use super::block::{Aligned, Attention, Block, Dims};
+use super::block::{Attention, Block, Dims};
 use super::forward::{Attended, run_all};
 use super::score::{NOTHING, Score};
 use super::sight::{KEYS, Run};
+use crate::cpu::aligned::Aligned;
 use crate::cpu::math::exp2;
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 

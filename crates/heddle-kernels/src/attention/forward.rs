@@ -6,10 +6,11 @@
 
 use rayon::prelude::*;
 
-use super::block::{Aligned, Attention, Block, Dims};
+use super::block::{Attention, Block, Dims};
 use super::decode;
 use super::score::{Mask, NOTHING, Queries, Score};
 use super::sight::{KEYS, Run};
+use crate::cpu::aligned::Aligned;
 use crate::cpu::math::{exp2, log};
 use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};

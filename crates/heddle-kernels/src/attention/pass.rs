@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::backward::Kept;
-use super::block::{Aligned, Attention, Block, Dims};
+use super::block::{Attention, Block, Dims};
 use super::score::{Mask, Queries, Score};
 use super::sight::{KEYS, Run};
+use crate::cpu::aligned::Aligned;
 use crate::cpu::math::exp2;
 use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes};
