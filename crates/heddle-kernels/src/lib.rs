@@ -18,8 +18,10 @@ mod adamw;
 mod attention;
 mod conv;
 mod cpu;
+mod delta;
 mod embedding;
 mod init;
+mod l2norm;
 mod loss;
 mod mixer;
 mod native;
@@ -41,8 +43,10 @@ pub use attention::{
     attention_with_lse_by_definition,
 };
 pub use conv::{ConvInput, causal_conv, causal_conv_by_definition};
+pub use delta::{DeltaInput, delta_rule, delta_rule_by_definition};
 pub use embedding::{embed, embed_by_definition};
 pub use init::Init;
+pub use l2norm::{l2_normalize, l2_normalize_by_definition};
 pub use loss::{cross_entropy_at, cross_entropy_by_definition};
 pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError};
 pub use norm::{

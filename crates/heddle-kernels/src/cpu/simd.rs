@@ -134,6 +134,24 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// `yes` where `a < b`, else `no`.
     fn if_less(a: Self::Vector, b: Self::Vector, yes: Self::Vector, no: Self::Vector) -> Self::Vector;
 
+    /// Lane `i` of vector `j` becomes lane `j` of vector `i`.
+    #[inline(always)]
+    fn transpose_raw(self, rows: [Self::Vector; LANES]) -> [Self::Vector; LANES] {
+        let mut from = [[0.0; LANES]; LANES];
+        for i in 0..LANES {
+            Self::store_raw(rows[i], &mut from[i]);
+        }
+        let mut columns = rows;
+        for i in 0..LANES {
+            let mut column = [0.0; LANES];
+            for j in 0..LANES {
+                column[j] = from[j][i];
+            }
+            columns[i] = self.load_raw(&column);
+        }
+        columns
+    }
+
     /// Sixteen times `x`.
     #[inline(always)]
     fn splat(self, x: f32) -> Lanes<Self> {
@@ -259,6 +277,21 @@ impl<I: Isa> Lanes<I> {
     #[inline(always)]
     pub(crate) fn if_less(self, bound: Self, yes: Self, no: Self) -> Self {
         self.with(I::if_less(self.raw, bound.raw, yes.raw, no.raw))
+    }
+
+    /// Lane `i` of vector `j` becomes lane `j` of vector `i`.
+    #[inline(always)]
+    pub(crate) fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let mut raw = [rows[0].raw; LANES];
+        for i in 0..LANES {
+            raw[i] = rows[i].raw;
+        }
+        let raw = rows[0].isa.transpose_raw(raw);
+        let mut columns = rows;
+        for i in 0..LANES {
+            columns[i] = rows[i].with(raw[i]);
+        }
+        columns
     }
 
     /// The sum of the sixteen, always in the same order: halves onto each other, four times.
@@ -418,3 +451,38 @@ impl Isa for Portable {
 #[cfg(target_arch = "x86_64")]
 #[path = "x86.rs"]
 mod x86;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Transpose;
+
+    impl Kernel for Transpose {
+        type Output = [Sixteen; LANES];
+
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> Self::Output {
+            let mut rows = [isa.zero(); LANES];
+            for (i, row) in rows.iter_mut().enumerate() {
+                let mut numbers = Sixteen::default();
+                for (j, number) in numbers.iter_mut().enumerate() {
+                    *number = (i * LANES + j) as f32;
+                }
+                *row = isa.load(&numbers);
+            }
+            Lanes::transpose(rows).map(Lanes::to_array)
+        }
+    }
+
+    #[test]
+    fn lanes_and_vectors_change_places() {
+        for level in Level::supported() {
+            for (i, column) in level.run(Transpose).into_iter().enumerate() {
+                for (j, x) in column.into_iter().enumerate() {
+                    assert_eq!(x, (j * LANES + i) as f32, "{level:?}: vector {i}, lane {j}");
+                }
+            }
+        }
+    }
+}

@@ -54,6 +54,35 @@ impl Isa for Avx512 {
         // SAFETY: as above; the reference covers the sixteen floats that an unaligned store writes.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
     }
+    #[inline(always)]
+    fn transpose_raw(self, mut rows: [__m512; 16]) -> [__m512; 16] {
+        let mut columns = rows;
+        // SAFETY: as above; registers only.
+        unsafe {
+            // Within each quarter of a register, four rows by four columns.
+            for i in (0..16).step_by(4) {
+                let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+                let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (low_next, high_next) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                let wide = _mm512_castps_pd;
+                rows[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(wide(low), wide(low_next)));
+                rows[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(wide(low), wide(low_next)));
+                rows[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(wide(high), wide(high_next)));
+                rows[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(wide(high), wide(high_next)));
+            }
+            // Then four quarters of four registers.
+            for i in 0..4 {
+                let [a, b, c, d] = [rows[i], rows[i + 4], rows[i + 8], rows[i + 12]];
+                let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                let (even_next, odd_next) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                columns[i] = _mm512_shuffle_f32x4::<0x88>(even, even_next);
+                columns[i + 4] = _mm512_shuffle_f32x4::<0x88>(odd, odd_next);
+                columns[i + 8] = _mm512_shuffle_f32x4::<0xdd>(even, even_next);
+                columns[i + 12] = _mm512_shuffle_f32x4::<0xdd>(odd, odd_next);
+            }
+        }
+        columns
+    }
     intrinsics! {
         add(a, b) -> __m512 = _mm512_add_ps(a, b);
         sub(a, b) -> __m512 = _mm512_sub_ps(a, b);
