@@ -23,6 +23,7 @@ mod loss;
 mod mixer;
 mod native;
 mod norm;
+mod recurrence;
 mod rope;
 mod scan;
 #[cfg(test)]
@@ -42,5 +43,9 @@ pub use init::Init;
 pub use loss::{cross_entropy_at, cross_entropy_by_definition};
 pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError};
 pub use norm::{rms_norm, rms_norm_by_definition};
+pub use recurrence::{
+    ComplexInput, GruInput, LstmInput, complex_recurrence, complex_recurrence_by_definition, gru, gru_by_definition,
+    linear_recurrence, linear_recurrence_by_definition, lstm, lstm_by_definition,
+};
 pub use rope::{Pairing, Rotary, rotate, rotate_by_definition};
 pub use scan::{GatedScanInput, ScanInput, gated_scan, gated_scan_by_definition, scan_by_definition, selective_scan};
