@@ -5,6 +5,7 @@
 
 mod attention;
 mod cache;
+mod linear;
 mod positions;
 mod settings;
 mod sparsity;
@@ -13,6 +14,7 @@ mod tests;
 
 pub use attention::Attention;
 pub use cache::KeyValueCache;
+pub use linear::{FeatureMap, LinearAttention, LinearAttentionSettings};
 pub use positions::{Positions, RopeScaling};
 pub use settings::AttentionSettings;
 pub use sparsity::Sparsity;

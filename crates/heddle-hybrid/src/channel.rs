@@ -64,7 +64,7 @@ impl ChannelMixer {
         match kind {
             "none" => Ok(None),
             "swiglu" => {
-                let settings: SwiGluSettings = serde_json::from_value(settings)
+                let settings: SwiGluSettings = serde_json::from_value(Value::Object(settings))
                     .map_err(|error| SettingsError::new("kind", error.to_string(), "see the settings of `swiglu`"))?;
                 SwiGlu::new(&settings, d_model, init).map(|swiglu| Some(Self::SwiGlu(swiglu)))
             }

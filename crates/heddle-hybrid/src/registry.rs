@@ -2,10 +2,14 @@
 
 use core::fmt::Debug;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use heddle_attention::AttentionSettings;
+use heddle_attention::{AttentionSettings, LinearAttentionSettings};
 use heddle_kernels::{Init, MixerSettings, SettingsError};
-use heddle_ssm::MambaSettings;
+use heddle_ssm::{
+    BaseConvSettings, DeltaNetSettings, GruSettings, LstmSettings, Mamba2Settings, MambaSettings, MinGruSettings,
+    RgLruSettings, S4dSettings, ShortConvSettings,
+};
 use serde_json::{Map, Value};
 
 use crate::AnyMixer;
@@ -30,10 +34,10 @@ pub struct MixerRegistry {
     entries: BTreeMap<String, Entry>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Entry {
-    defaults: fn() -> Value,
-    build: fn(Value, usize, &mut Init) -> Result<AnyMixer, SettingsError>,
+    defaults: KindTable,
+    build: Arc<dyn Fn(KindTable, usize, &mut Init) -> Result<AnyMixer, SettingsError> + Send + Sync>,
 }
 
 impl Debug for MixerRegistry {
@@ -47,7 +51,18 @@ impl Default for MixerRegistry {
     fn default() -> Self {
         let mut registry = Self { entries: BTreeMap::new() };
         registry.register::<AttentionSettings>("attention");
+        registry.register::<BaseConvSettings>("base_conv");
+        registry.register_with("delta_net", DeltaNetSettings::without_decay());
+        registry.register::<DeltaNetSettings>("gated_delta_net");
+        registry.register::<GruSettings>("gru");
+        registry.register::<LinearAttentionSettings>("linear_attention");
+        registry.register::<LstmSettings>("lstm");
         registry.register::<MambaSettings>("mamba");
+        registry.register::<Mamba2Settings>("mamba2");
+        registry.register::<MinGruSettings>("min_gru");
+        registry.register::<RgLruSettings>("rg_lru");
+        registry.register::<S4dSettings>("s4d");
+        registry.register::<ShortConvSettings>("short_conv");
         registry
     }
 }
@@ -55,15 +70,27 @@ impl Default for MixerRegistry {
 impl MixerRegistry {
     /// Makes the mixer with settings `S` known as `kind`; a second registration replaces the first.
     pub fn register<S: MixerSettings>(&mut self, kind: &str) {
-        let entry = Entry {
-            defaults: || serde_json::to_value(S::default()).expect("settings serialise to a table"),
-            build: |settings, d_model, init| {
-                let settings: S = serde_json::from_value(settings)
-                    .map_err(|error| SettingsError::new("kind", error.to_string(), "see the block's settings"))?;
-                Ok(AnyMixer::new(settings.init(d_model, init)?))
-            },
+        self.register_with(kind, S::default());
+    }
+
+    /// Makes a mixer known as `kind` whose settings, where a config file does not state them, are `defaults`.
+    ///
+    /// # Panics
+    /// If the settings do not serialise to a table.
+    pub fn register_with<S: MixerSettings>(&mut self, kind: &str, defaults: S) {
+        let defaults = match serde_json::to_value(defaults) {
+            Ok(Value::Object(table)) => table,
+            other => panic!("settings serialise to a table, not to {other:?}"),
         };
-        self.entries.insert(kind.to_owned(), entry);
+        let complete = defaults.clone();
+        let build = move |settings: KindTable, d_model: usize, init: &mut Init| {
+            let mut table = complete.clone();
+            table.extend(settings);
+            let settings: S = serde_json::from_value(Value::Object(table))
+                .map_err(|error| SettingsError::new("kind", error.to_string(), "see the block's settings"))?;
+            Ok(AnyMixer::new(settings.init(d_model, init)?))
+        };
+        self.entries.insert(kind.to_owned(), Entry { defaults, build: Arc::new(build) });
     }
 
     /// The registered names.
@@ -73,7 +100,7 @@ impl MixerRegistry {
 
     /// Every setting of `kind` with its default (null where it is optional).
     pub fn defaults(&self, kind: &str) -> Option<Value> {
-        self.entries.get(kind).map(|entry| (entry.defaults)())
+        self.entries.get(kind).map(|entry| Value::Object(entry.defaults.clone()))
     }
 
     /// Builds the mixer that `table` describes, for a model of width `d_model`.
@@ -88,11 +115,11 @@ impl MixerRegistry {
 }
 
 /// Takes `kind` out of a table.
-pub(crate) fn split_kind(table: &KindTable) -> Result<(&str, Value), SettingsError> {
+pub(crate) fn split_kind(table: &KindTable) -> Result<(&str, KindTable), SettingsError> {
     let mut settings = table.clone();
     settings.remove("kind");
     match table.get("kind").and_then(Value::as_str) {
-        Some(kind) => Ok((kind, Value::Object(settings))),
+        Some(kind) => Ok((kind, settings)),
         None => Err(SettingsError::new("kind", "a table without a kind", "name a kind, as in `kind = \"mamba\"`")),
     }
 }

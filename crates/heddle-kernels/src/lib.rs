@@ -26,6 +26,7 @@ mod loss;
 mod mixer;
 mod native;
 mod norm;
+mod recurrence;
 mod rope;
 mod scan;
 mod ssd;
@@ -52,6 +53,10 @@ pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError};
 pub use norm::{
     GateOrder, GatedNorm, gated_rms_norm, gated_rms_norm_by_definition, layer_norm, layer_norm_by_definition, rms_norm,
     rms_norm_by_definition,
+};
+pub use recurrence::{
+    ComplexInput, GruInput, LstmInput, complex_recurrence, complex_recurrence_by_definition, gru, gru_by_definition,
+    linear_recurrence, linear_recurrence_by_definition, lstm, lstm_by_definition,
 };
 pub use rope::{Pairing, Rotary, RotaryScaling, rotate, rotate_by_definition};
 pub use scan::{GatedScanInput, ScanInput, gated_scan, gated_scan_by_definition, scan_by_definition, selective_scan};

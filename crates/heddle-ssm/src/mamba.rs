@@ -9,6 +9,8 @@ use heddle_kernels::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::settings::{at_least, check_dt, init_conv, init_dt_bias};
+
 /// Settings of [`Mamba`]; the defaults are those of the authors' code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +23,8 @@ pub struct MambaSettings {
     pub expand: usize,
     /// Rank `r` of Δ's projection; none means ⌈d/16⌉.
     pub dt_rank: Option<usize>,
+    /// Whether Δ, B and C depend on the token; if not, they are learned constants and the layer is time-invariant.
+    pub selective: bool,
     /// Smallest initial Δ.
     pub dt_min: f64,
     /// Largest initial Δ.
@@ -29,12 +33,9 @@ pub struct MambaSettings {
 
 impl Default for MambaSettings {
     fn default() -> Self {
-        Self { d_state: 16, d_conv: 4, expand: 2, dt_rank: None, dt_min: 1e-3, dt_max: 0.1 }
+        Self { d_state: 16, d_conv: 4, expand: 2, dt_rank: None, selective: true, dt_min: 1e-3, dt_max: 0.1 }
     }
 }
-
-/// Initial Δ is never below this.
-const DT_FLOOR: f64 = 1e-4;
 
 impl MixerSettings for MambaSettings {
     type Mixer = Mamba;
@@ -44,14 +45,20 @@ impl MixerSettings for MambaSettings {
         let (d, n, k) = (d_model, self.d_state, self.d_conv);
         let e = self.expand * d;
         let r = self.dt_rank.unwrap_or(d.div_ceil(16));
+        let in_proj = init.linear(d, 2 * e, false);
+        let (conv_weight, conv_bias) = init_conv(e, k, init);
+        let selection = match self.selective {
+            true => Selection { proj: Some(init.linear(e, r + 2 * n, false)), constant: None },
+            // As large as what a selective layer draws from channels of unit variance.
+            false => Selection { proj: None, constant: Some(init.normal([r + 2 * n], 3f32.sqrt().recip())) },
+        };
         Ok(Mamba {
-            in_proj: init.linear(d, 2 * e, false),
-            // PyTorch's default for a depthwise convolution: uniform in ±1/√k.
-            conv_weight: init.uniform([e, k], (k as f32).sqrt().recip()),
-            conv_bias: init.uniform([e], (k as f32).sqrt().recip()),
-            x_proj: init.linear(e, r + 2 * n, false),
+            in_proj,
+            conv_weight,
+            conv_bias,
+            selection,
             dt_proj: init.linear(r, e, false),
-            dt_bias: self.init_dt_bias(e, init),
+            dt_bias: init_dt_bias(e, [self.dt_min, self.dt_max], init),
             // A_{e,n} = −n, the S4D-Real initialisation (arXiv:2206.11893).
             a_log: init.from_fn([e, n], |_, i| ((i % n + 1) as f32).ln()),
             skip: init.constant([e], 1.0),
@@ -62,29 +69,11 @@ impl MixerSettings for MambaSettings {
 
 impl MambaSettings {
     fn check(&self) -> Result<(), SettingsError> {
-        let at_least = |key: &str, value: usize, least: usize| match value < least {
-            true => Err(SettingsError::new(key, format!("{value} is too small"), format!("use {least} or more"))),
-            false => Ok(()),
-        };
         at_least("d_state", self.d_state, 1)?;
         at_least("d_conv", self.d_conv, 2)?;
         at_least("expand", self.expand, 1)?;
         at_least("dt_rank", self.dt_rank.unwrap_or(1), 1)?;
-        if !(self.dt_min > 0.0 && self.dt_min <= self.dt_max) {
-            let problem = format!("{} is not between 0 and `dt_max` = {}", self.dt_min, self.dt_max);
-            return Err(SettingsError::new("dt_min", problem, "use 0 < dt_min ≤ dt_max"));
-        }
-        Ok(())
-    }
-
-    /// Δ's bias, such that softplus(bias) is log-uniform in [dt_min, dt_max] (arXiv:2312.00752, §3.6).
-    fn init_dt_bias(&self, e: usize, init: &mut Init) -> Param<Tensor<1>> {
-        let (low, high) = (self.dt_min.ln() as f32, self.dt_max.ln() as f32);
-        init.from_fn([e], |init, _| {
-            let dt = (init.draw_uniform(low, high) as f64).exp().max(DT_FLOOR);
-            // The inverse of softplus: log(e^dt − 1) = dt + log(1 − e^{−dt}).
-            (dt + (-(-dt).exp_m1()).ln()) as f32
-        })
+        check_dt(self.dt_min, self.dt_max)
     }
 }
 
@@ -114,12 +103,34 @@ pub struct Mamba {
     in_proj: Linear,
     conv_weight: Param<Tensor<2>>,
     conv_bias: Param<Tensor<1>>,
-    x_proj: Linear,
+    selection: Selection,
     dt_proj: Linear,
     dt_bias: Param<Tensor<1>>,
     a_log: Param<Tensor<2>>,
     skip: Param<Tensor<1>>,
     out_proj: Linear,
+}
+
+/// Where Δ (before its expansion), B and C come from: the token, or nowhere.
+#[derive(Module, Debug)]
+struct Selection {
+    proj: Option<Linear>,
+    /// `[r + 2n]`
+    constant: Option<Param<Tensor<1>>>,
+}
+
+impl Selection {
+    /// `[b, l, e]` → `[b, l, r + 2n]`
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match (&self.proj, &self.constant) {
+            (Some(proj), _) => proj.forward(x),
+            (None, Some(constant)) => {
+                let ([b, l, _], [width]) = (x.dims(), constant.dims());
+                constant.val().reshape([1, 1, width]).expand([b, l, width])
+            }
+            (None, None) => unreachable!("a block is built with one of the two"),
+        }
+    }
 }
 
 /// What Mamba remembers: the same number of bytes after any number of tokens.
@@ -133,7 +144,7 @@ pub struct MambaState {
 
 impl MixerState for MambaState {
     fn bytes(&self) -> usize {
-        4 * (self.conv.shape().num_elements() + self.ssm.shape().num_elements())
+        self.conv.bytes() + self.ssm.bytes()
     }
 
     fn detach(self) -> Self {
@@ -166,7 +177,7 @@ impl Mixer for Mamba {
         let gate = xz.slice([0..b, 0..l, e..2 * e]);
         let conv = ConvInput { x, weight: self.conv_weight.val(), bias: Some(self.conv_bias.val()), silu: true };
         let (x, conv) = causal_conv(conv, state.conv);
-        let selection = self.x_proj.forward(x.clone());
+        let selection = self.selection.forward(x.clone());
         let part = |from: usize, to: usize| selection.clone().slice([0..b, 0..l, from..to]);
         let scan = ScanInput {
             delta: self.dt_proj.forward(part(0, r)),
@@ -189,7 +200,8 @@ impl Mixer for Mamba {
     fn flops(&self, length: usize, d_model: usize) -> u64 {
         let (e, n, k) = self.sizes();
         let r = self.dt_proj.weight.dims()[0];
-        let matrices = d_model * 2 * e + e * (r + 2 * n) + r * e + e * d_model;
+        let selection = if self.selection.proj.is_some() { e * (r + 2 * n) } else { 0 };
+        let matrices = d_model * 2 * e + selection + r * e + e * d_model;
         // Per channel and state: exp(ΔA) h + ΔB u and C h, one multiply-add each, and the product ΔA.
         let scan = e * n * 7 / 2;
         2 * (length * (matrices + e * k + scan)) as u64
@@ -211,6 +223,25 @@ mod tests {
         let delta = softplus(block.dt_bias.val()).into_data().try_to_vec::<f32>().unwrap();
         assert!(delta.iter().all(|dt| (0.0099..0.2001).contains(dt)), "{delta:?}");
         assert!(delta.iter().any(|dt| *dt < 0.03) && delta.iter().any(|dt| *dt > 0.07), "log-uniform: {delta:?}");
+    }
+
+    #[test]
+    fn a_frozen_selection_is_the_time_invariant_layer() {
+        let device = Device::flex();
+        let invariant = mamba(MambaSettings { selective: false, ..Default::default() }).unwrap();
+        let constant = invariant.selection.constant.clone().unwrap();
+        let (e, n, _) = invariant.sizes();
+        let width = constant.dims()[0];
+        let mut frozen = invariant.clone();
+        let bias = Some(Param::from_tensor(constant.val()));
+        let weight = Param::from_tensor(Tensor::zeros([e, width], &device));
+        frozen.selection = Selection { proj: Some(Linear { weight, bias }), constant: None };
+        let mut init = Init::new(4, &device);
+        let x: Tensor<3> = init.normal([2, 9, 32], 1.0).val();
+        let [a, b] = [&invariant, &frozen].map(|block| block.forward(x.clone(), block.state(2, 32, &device)).0);
+        assert!((a.clone() - b).abs().max().into_scalar::<f32>() < 1e-6);
+        assert!(a.abs().max().into_scalar::<f32>() > 1e-3);
+        assert!(invariant.flops(9, 32) < frozen.flops(9, 32) && n == 16);
     }
 
     #[test]

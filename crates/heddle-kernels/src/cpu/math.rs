@@ -90,6 +90,20 @@ pub(crate) fn sigmoid<I: Isa>(x: Lanes<I>) -> Lanes<I> {
     x.isa().splat(1.0) / (exp(-x) + 1.0)
 }
 
+/// `(e^x − e^−x) / (e^x + e^−x)`
+#[inline(always)]
+pub(crate) fn tanh<I: Isa>(x: Lanes<I>) -> Lanes<I> {
+    let isa = x.isa();
+    let size = x.abs();
+    // Near 0 the quotient below would cancel.
+    let square = x * x;
+    let p = polynomial(square, [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_8]);
+    let near = (square * x).mul_add(p, x);
+    let far = isa.splat(1.0) - isa.splat(2.0) / (exp(size + size) + 1.0);
+    let far = x.if_less(isa.zero(), -far, far);
+    size.if_less(isa.splat(0.625), near, far)
+}
+
 /// `1 − Φ(x)` for `x ≥ 0`, with the standard normal distribution `Φ`.
 #[inline(always)]
 fn normal_tail<I: Isa>(x: Lanes<I>) -> Lanes<I> {
@@ -146,6 +160,7 @@ mod tests {
         Log,
         Sigmoid,
         Softplus,
+        Tanh,
         Normal,
     }
 
@@ -164,6 +179,7 @@ mod tests {
                     Function::Log => log(x),
                     Function::Sigmoid => sigmoid(x),
                     Function::Softplus => softplus(x),
+                    Function::Tanh => tanh(x),
                     Function::Normal => normal(x).0,
                 };
                 value.store(y);
@@ -216,6 +232,14 @@ mod tests {
     }
 
     #[test]
+    fn tanh_is_accurate_to_a_few_units_in_the_last_place_also_near_zero() {
+        assert_close(Function::Tanh, &grid(-20.0, 20.0), f64::tanh);
+        assert_close(Function::Tanh, &grid(-0.7, 0.7), f64::tanh);
+        assert_close(Function::Tanh, &grid(-1e-6, 1e-6), f64::tanh);
+        assert_close(Function::Tanh, &[1e-30, -1e-37, 1e-42, 0.0], f64::tanh);
+    }
+
+    #[test]
     fn the_normal_distribution_is_accurate_to_single_precision() {
         // By the trapezoid rule from far below, which is exact to all of f64 for a function that ends so flat.
         let truth = |x: f64| {
@@ -252,6 +276,8 @@ mod tests {
             }
             let y = level.run(Apply(Function::Sigmoid, &points));
             assert!(y[..3].iter().all(|&y| (0.0..1e-37).contains(&y)) && y[3..6] == [1.0; 3] && y[6].is_nan());
+            let y = level.run(Apply(Function::Tanh, &points));
+            assert!(y[..3] == [-1.0; 3] && y[3..6] == [1.0; 3] && y[6].is_nan());
             let y = level.run(Apply(Function::Softplus, &points));
             assert!(y[..3].iter().all(|&y| y == 0.0) && y[3] == 1e4 && y[5].is_infinite() && y[6].is_nan());
         }

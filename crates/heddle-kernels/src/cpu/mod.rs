@@ -1,6 +1,7 @@
 //! What the operations share on the CPU: vectors, elementary functions, disjoint writes, tensors as arrays.
 
 pub(crate) mod aligned;
+pub(crate) mod channels;
 pub(crate) mod elementwise;
 pub(crate) mod math;
 pub(crate) mod product;

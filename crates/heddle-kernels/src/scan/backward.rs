@@ -7,8 +7,9 @@
 
 use std::ops::Range;
 
-use super::cpu::{CHUNK, Dims, Scan, run_all, transpose_in, transpose_out};
+use super::cpu::Scan;
 use crate::activation::silu_slope;
+use crate::cpu::channels::{CHUNK, Dims, run_all, sum_terms, transpose_in, transpose_out};
 use crate::cpu::math::{exp2, sigmoid};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, columns, parts};
@@ -89,24 +90,13 @@ pub(super) fn backward(scan: Scan<'_>, boundaries: &[f32], upstream: Upstream<'_
         u,
         delta,
         state,
-        a: sum(&a, 1, b, e * n),
-        skip: sum(&skip, 1, b, e),
-        delta_bias: sum(&delta_bias, 1, b, e),
+        a: sum_terms(&a, 1, b, e * n),
+        skip: sum_terms(&skip, 1, b, e),
+        delta_bias: sum_terms(&delta_bias, 1, b, e),
         gate,
-        write: sum(&write, b, tasks_a_sequence, l * n),
-        read: sum(&read, b, tasks_a_sequence, l * n),
+        write: sum_terms(&write, b, tasks_a_sequence, l * n),
+        read: sum_terms(&read, b, tasks_a_sequence, l * n),
     }
-}
-
-/// The sums over the middle axis of `[outer, terms, inner]`, in order.
-fn sum(x: &[f32], outer: usize, terms: usize, inner: usize) -> Vec<f32> {
-    let mut result = vec![0.0; outer * inner];
-    for (sum, terms) in result.chunks_exact_mut(inner).zip(x.chunks_exact(terms * inner)) {
-        for term in terms.chunks_exact(inner) {
-            sum.iter_mut().zip(term).for_each(|(sum, term)| *sum += term);
-        }
-    }
-    result
 }
 
 /// The gradients of some channels of one sequence.

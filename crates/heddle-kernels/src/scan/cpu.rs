@@ -6,73 +6,10 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
+use crate::cpu::channels::{Dims, run_all, transpose_in, transpose_out};
 use crate::cpu::math::{exp2, sigmoid, softplus};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, columns, parts};
-
-/// Tokens between two states that the forward pass keeps. The backward pass holds a chunk's states in the cache.
-pub(super) const CHUNK: usize = 32;
-
-/// Tasks that a scan is cut into if its shape allows: enough to keep many threads busy, and always as many, because the
-/// cut decides the order in which gradients are summed.
-const TASKS: usize = 32;
-
-/// Below this many state updates, starting threads takes longer than the scan.
-const WORTH_THREADS: usize = 1 << 15;
-
-/// The sizes of a scan.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Dims {
-    pub(super) b: usize,
-    pub(super) l: usize,
-    pub(super) e: usize,
-    pub(super) n: usize,
-}
-
-impl Dims {
-    /// Blocks of sixteen channels.
-    pub(super) fn blocks(&self) -> usize {
-        self.e.div_ceil(LANES)
-    }
-
-    /// Chunks of tokens.
-    pub(super) fn chunks(&self) -> usize {
-        self.l.div_ceil(CHUNK)
-    }
-
-    /// Blocks that a task owns.
-    pub(super) fn blocks_a_task(&self) -> usize {
-        self.blocks().div_ceil(TASKS.div_ceil(self.b).min(self.blocks()))
-    }
-
-    /// Channels that a task owns; the last of a sequence may own fewer.
-    pub(super) fn channels_a_task(&self) -> usize {
-        self.blocks_a_task() * LANES
-    }
-
-    /// The channels of each task of one sequence.
-    pub(super) fn tasks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (e, width) = (self.e, self.channels_a_task());
-        (0..e).step_by(width).map(move |start| start..e.min(start + width))
-    }
-
-    /// The tokens of a chunk.
-    pub(super) fn chunk(&self, index: usize) -> Range<usize> {
-        index * CHUNK..self.l.min((index + 1) * CHUNK)
-    }
-
-    /// Floats of a chunk-boundary state, over all blocks of `channels`.
-    pub(super) fn boundary(&self, channels: &Range<usize>) -> usize {
-        channels.len().div_ceil(LANES) * self.n * LANES
-    }
-
-    /// Whether threads pay.
-    pub(super) fn parallel(&self) -> bool {
-        self.b * self.l * self.e * self.n >= WORTH_THREADS
-    }
-}
 
 /// The inputs of a scan.
 #[derive(Clone, Copy)]
@@ -136,38 +73,6 @@ pub(super) struct Scanned {
     pub(super) state: Vec<f32>,
     /// The state before each chunk, if it was asked for: task after task, `[chunk, block, n, lane]` in each.
     pub(super) boundaries: Vec<f32>,
-}
-
-/// Sixteen channels' rows of `n` as `n` vectors; lanes without a channel are 0.
-#[inline(always)]
-pub(super) fn transpose_in<I: Isa>(isa: I, rows: &[f32], n: usize, to: &mut [Lanes<I>]) {
-    for (s, vector) in to.iter_mut().enumerate() {
-        let mut lanes = [0.0; LANES];
-        for (lane, row) in lanes.iter_mut().zip(rows.chunks_exact(n)) {
-            *lane = row[s];
-        }
-        *vector = isa.load(&lanes);
-    }
-}
-
-/// The reverse of [`transpose_in`].
-#[inline(always)]
-pub(super) fn transpose_out<I: Isa>(from: &[Lanes<I>], n: usize, rows: &mut [f32]) {
-    for (s, vector) in from.iter().enumerate() {
-        let lanes = vector.to_array();
-        for (lane, row) in lanes.iter().zip(rows.chunks_exact_mut(n)) {
-            row[s] = *lane;
-        }
-    }
-}
-
-/// Runs tasks, in parallel or not.
-pub(super) fn run_all<T: Send>(tasks: Vec<T>, parallel: bool, run: impl Fn(T) + Sync + Send) {
-    if parallel {
-        tasks.into_par_iter().for_each(run);
-    } else {
-        tasks.into_iter().for_each(run);
-    }
 }
 
 /// Scans; keeps the chunk-boundary states if `keep`.

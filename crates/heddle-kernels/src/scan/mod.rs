@@ -13,9 +13,10 @@ use burn::tensor::{Tensor, assert_shape};
 pub use definition::{gated_scan_by_definition, scan_by_definition};
 
 use crate::cpu::Array;
+use crate::cpu::channels::Dims;
 use crate::cpu::simd::Level;
 use crate::native::{self, Forward, Operation, Views};
-use cpu::{Dims, Scan};
+use cpu::Scan;
 
 /// What a selective scan runs over.
 ///

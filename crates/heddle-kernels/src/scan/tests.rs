@@ -1,8 +1,8 @@
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 
-use super::cpu::CHUNK;
 use super::*;
+use crate::cpu::channels::CHUNK;
 use crate::testing::{
     GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide,
 };

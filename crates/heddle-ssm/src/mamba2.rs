@@ -1,0 +1,193 @@
+//! Mamba-2: state-space duality behind a short convolution.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor};
+use heddle_kernels::{
+    ConvInput, GateOrder, GatedNorm, Init, Mixer, MixerSettings, SettingsError, SsdInput, causal_conv, gated_rms_norm,
+    ssd,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{at_least, check_dt, divides, init_conv, init_dt_bias};
+
+/// Settings of [`Mamba2`]; the defaults are those of the authors' code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mamba2Settings {
+    /// State size `n` of each channel.
+    pub d_state: usize,
+    /// Width of the convolution.
+    pub d_conv: usize,
+    /// Inner width `e` as a multiple of the model's width.
+    pub expand: usize,
+    /// Width `p` of a head, whose channels fade alike; none means 64, or the inner width where that is smaller.
+    pub head_dim: Option<usize>,
+    /// Groups `g` of heads that share B and C, and are normalised each on its own.
+    pub groups: usize,
+    /// Smallest initial Δ.
+    pub dt_min: f64,
+    /// Largest initial Δ.
+    pub dt_max: f64,
+    /// Smallest initial decay rate −A.
+    pub a_min: f64,
+    /// Largest initial decay rate −A.
+    pub a_max: f64,
+}
+
+impl Default for Mamba2Settings {
+    fn default() -> Self {
+        Self {
+            d_state: 128,
+            d_conv: 4,
+            expand: 2,
+            head_dim: None,
+            groups: 1,
+            dt_min: 1e-3,
+            dt_max: 0.1,
+            a_min: 1.0,
+            a_max: 16.0,
+        }
+    }
+}
+
+/// Width of a head unless the settings or the block are narrower.
+const HEAD_DIM: usize = 64;
+
+/// ε of the norm before the output.
+const NORM_EPS: f64 = 1e-5;
+
+impl MixerSettings for Mamba2Settings {
+    type Mixer = Mamba2;
+
+    fn init(&self, d_model: usize, init: &mut Init) -> Result<Mamba2, SettingsError> {
+        at_least("d_state", self.d_state, 1)?;
+        at_least("d_conv", self.d_conv, 2)?;
+        at_least("expand", self.expand, 1)?;
+        let (d, n, g) = (d_model, self.d_state, self.groups);
+        let e = self.expand * d;
+        let p = self.head_dim.unwrap_or(HEAD_DIM.min(e));
+        divides("head_dim", p, e, "the inner width")?;
+        let h = e / p;
+        divides("groups", g, h, "the number of heads")?;
+        check_dt(self.dt_min, self.dt_max)?;
+        if !(self.a_min > 0.0 && self.a_min <= self.a_max) {
+            let problem = format!("{} is not between 0 and `a_max` = {}", self.a_min, self.a_max);
+            return Err(SettingsError::new("a_min", problem, "use 0 < a_min ≤ a_max"));
+        }
+        let in_proj = init.linear(d, 2 * e + 2 * g * n + h, false);
+        let (conv_weight, conv_bias) = init_conv(e + 2 * g * n, self.d_conv, init);
+        let (low, high) = (self.a_min as f32, self.a_max as f32);
+        Ok(Mamba2 {
+            in_proj,
+            conv_weight,
+            conv_bias,
+            dt_bias: init_dt_bias(h, [self.dt_min, self.dt_max], init),
+            a_log: init.from_fn([h], |init, _| init.draw_uniform(low, high).ln()),
+            skip: init.constant([h], 1.0),
+            norm: init.constant([e], 1.0),
+            out_proj: init.linear(e, d, false),
+            groups: g,
+            d_state: n,
+        })
+    }
+}
+
+/// Mamba-2 (arXiv:2405.21060, §7 and figure 6).
+///
+/// ```text
+/// (z, x, B, C, δ) = W_in u       (x, B, C) ← SiLU(conv(x, B, C))       Δ = softplus(δ + b_Δ)
+/// H_t = exp(Δ_t A) H_{t−1} + Δ_t x_t ⊗ B_t      y_t = H_t C_t + D x_t      out = W_out RMSNorm(y · SiLU(z))
+/// ```
+///
+/// Each head has one decay rate A and a state of `[p, n]`; B and C are shared by the heads of a group. The state is that
+/// of all heads and the last k − 1 inputs of the convolution, whatever the length.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{Init, Mixer, MixerSettings, MixerState};
+/// use heddle_ssm::Mamba2Settings;
+///
+/// let device = Device::flex();
+/// let settings = Mamba2Settings { d_state: 16, head_dim: Some(16), ..Default::default() };
+/// let block = settings.init(32, &mut Init::new(0, &device)).unwrap();
+/// let (y, state) = block.forward(Tensor::ones([1, 5, 32], &device), block.state(1, 32, &device));
+/// assert_eq!(y.dims(), [1, 5, 32]);
+/// assert_eq!(state.bytes() as u64, block.state_bytes(5, 32));
+/// ```
+#[derive(Module, Debug)]
+pub struct Mamba2 {
+    in_proj: Linear,
+    conv_weight: Param<Tensor<2>>,
+    conv_bias: Param<Tensor<1>>,
+    dt_bias: Param<Tensor<1>>,
+    a_log: Param<Tensor<1>>,
+    skip: Param<Tensor<1>>,
+    norm: Param<Tensor<1>>,
+    out_proj: Linear,
+    #[module(skip)]
+    groups: usize,
+    #[module(skip)]
+    d_state: usize,
+}
+
+impl Mamba2 {
+    /// `[e, h, k]`
+    fn sizes(&self) -> [usize; 3] {
+        [self.norm.dims()[0], self.a_log.dims()[0], self.conv_weight.dims()[1]]
+    }
+}
+
+impl Mixer for Mamba2 {
+    /// The last inputs of the convolution, `[b, k−1, e + 2gn]`, and the heads' states, `[b, h, p, n]`.
+    type State = (Tensor<3>, Tensor<4>);
+
+    fn state(&self, batch: usize, _d_model: usize, device: &Device) -> Self::State {
+        let [e, h, k] = self.sizes();
+        let width = self.conv_weight.dims()[0];
+        (Tensor::zeros([batch, k - 1, width], device), Tensor::zeros([batch, h, e / h, self.d_state], device))
+    }
+
+    fn forward(&self, u: Tensor<3>, (conv, heads): Self::State) -> (Tensor<3>, Self::State) {
+        let [b, l, _] = u.dims();
+        let [e, h, _] = self.sizes();
+        let (g, n, width) = (self.groups, self.d_state, self.conv_weight.dims()[0]);
+        let projected = self.in_proj.forward(u);
+        let gate = projected.clone().narrow(2, 0, e);
+        let mixed = projected.clone().narrow(2, e, width);
+        let delta = projected.narrow(2, e + width, h);
+        let conv_input =
+            ConvInput { x: mixed, weight: self.conv_weight.val(), bias: Some(self.conv_bias.val()), silu: true };
+        let (mixed, conv) = causal_conv(conv_input, conv);
+        let (y, heads) = ssd(
+            SsdInput {
+                x: mixed.clone().narrow(2, 0, e).reshape([b, l, h, e / h]),
+                delta,
+                delta_bias: Some(self.dt_bias.val()),
+                softplus: true,
+                a: self.a_log.val().exp().neg(),
+                write: mixed.clone().narrow(2, e, g * n).reshape([b, l, g, n]),
+                read: mixed.narrow(2, e + g * n, g * n).reshape([b, l, g, n]),
+                skip: Some(self.skip.val()),
+            },
+            heads,
+        );
+        let norm = GatedNorm { groups: g, order: GateOrder::Before, eps: NORM_EPS };
+        let y = gated_rms_norm(y.reshape([b, l, e]), gate, self.norm.val(), norm);
+        (self.out_proj.forward(y), (conv, heads))
+    }
+
+    fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {
+        let [e, _, k] = self.sizes();
+        4 * (e * self.d_state + self.conv_weight.dims()[0] * (k - 1)) as u64
+    }
+
+    fn flops(&self, length: usize, d_model: usize) -> u64 {
+        let [e, h, k] = self.sizes();
+        let width = self.conv_weight.dims()[0];
+        let matrices = d_model * (e + width + h) + e * d_model;
+        // Per channel and state, as a recurrence: decay and write, one multiply-add and a product, and read.
+        let states = e * self.d_state * 5 / 2;
+        2 * (length * (matrices + width * k + states)) as u64
+    }
+}

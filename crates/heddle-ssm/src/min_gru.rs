@@ -1,0 +1,88 @@
+//! The minimal gated recurrent unit, whose gates do not see the state.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor};
+use heddle_kernels::{Init, Mixer, MixerSettings, SettingsError, linear_recurrence, sigmoid, sigmoid_mul};
+use serde::{Deserialize, Serialize};
+
+use crate::settings::at_least;
+
+/// Settings of [`MinGru`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MinGruSettings {
+    /// Number of units `e` as a multiple of the model's width.
+    pub expand: usize,
+}
+
+impl Default for MinGruSettings {
+    fn default() -> Self {
+        Self { expand: 1 }
+    }
+}
+
+impl MixerSettings for MinGruSettings {
+    type Mixer = MinGru;
+
+    fn init(&self, d_model: usize, init: &mut Init) -> Result<MinGru, SettingsError> {
+        at_least("expand", self.expand, 1)?;
+        let e = self.expand * d_model;
+        Ok(MinGru {
+            gate_proj: init.linear(d_model, e, true),
+            value_proj: init.linear(d_model, e, true),
+            out_proj: init.linear(e, d_model, false),
+        })
+    }
+}
+
+/// The minimal gated recurrent unit (arXiv:2410.01201, §3.1).
+///
+/// ```text
+/// z_t = σ(W_z x_t + b_z)      h_t = (1 − z_t) h_{t−1} + z_t (W_h x_t + b_h)      y_t = W_out h_t
+/// ```
+///
+/// The state is `h`, whatever the length.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{Init, Mixer, MixerSettings, MixerState};
+/// use heddle_ssm::MinGruSettings;
+///
+/// let device = Device::flex();
+/// let block = MinGruSettings { expand: 2 }.init(16, &mut Init::new(0, &device)).unwrap();
+/// let (y, state) = block.forward(Tensor::ones([1, 5, 16], &device), block.state(1, 16, &device));
+/// assert_eq!((y.dims(), state.bytes()), ([1, 5, 16], 4 * 32));
+/// ```
+#[derive(Module, Debug)]
+pub struct MinGru {
+    gate_proj: Linear,
+    value_proj: Linear,
+    out_proj: Linear,
+}
+
+impl Mixer for MinGru {
+    /// `h`, `[b, e]`.
+    type State = Tensor<2>;
+
+    fn state(&self, batch: usize, _d_model: usize, device: &Device) -> Tensor<2> {
+        Tensor::zeros([batch, self.out_proj.weight.dims()[0]], device)
+    }
+
+    fn forward(&self, x: Tensor<3>, state: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
+        let gate = self.gate_proj.forward(x.clone());
+        // 1 − σ(z) = σ(−z), without the cancellation.
+        let decay = sigmoid(gate.clone().neg());
+        let (h, state) = linear_recurrence(decay, sigmoid_mul(gate, self.value_proj.forward(x)), state);
+        (self.out_proj.forward(h), state)
+    }
+
+    fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {
+        4 * self.out_proj.weight.dims()[0] as u64
+    }
+
+    fn flops(&self, length: usize, d_model: usize) -> u64 {
+        let [e, _] = self.out_proj.weight.dims();
+        2 * (length * (3 * d_model * e + e)) as u64
+    }
+}

@@ -1,0 +1,171 @@
+//! The recurrent block of Griffin: a real-gated linear recurrent unit.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor};
+use heddle_kernels::{
+    ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, gelu, linear_recurrence, sigmoid, sigmoid_mul,
+    softplus,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{at_least, divides};
+
+/// Settings of [`RgLru`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RgLruSettings {
+    /// Number of units `e`; none means the model's width.
+    pub d_rnn: Option<usize>,
+    /// Width of the convolution.
+    pub d_conv: usize,
+    /// Blocks of the gates' block-diagonal weights; 1 for full weights.
+    pub gate_blocks: usize,
+    /// Smallest initial decay.
+    pub a_min: f64,
+    /// Largest initial decay.
+    pub a_max: f64,
+}
+
+impl Default for RgLruSettings {
+    fn default() -> Self {
+        Self { d_rnn: None, d_conv: 4, gate_blocks: 1, a_min: 0.9, a_max: 0.999 }
+    }
+}
+
+/// How much the recurrence gate can speed up the decay, `c` in the paper.
+const SHARPNESS: f64 = 8.0;
+
+/// Least of `1 − a²`, so that the derivative of its root stays below 500.
+const LEAST_INPUT: f64 = 1e-6;
+
+impl MixerSettings for RgLruSettings {
+    type Mixer = RgLru;
+
+    fn init(&self, d_model: usize, init: &mut Init) -> Result<RgLru, SettingsError> {
+        let e = self.d_rnn.unwrap_or(d_model);
+        at_least("d_rnn", e, 1)?;
+        at_least("d_conv", self.d_conv, 2)?;
+        divides("gate_blocks", self.gate_blocks, e, "the number of units")?;
+        if !(self.a_min > 0.0 && self.a_min <= self.a_max && self.a_max < 1.0) {
+            let problem = format!("{} is not between 0 and `a_max` = {}", self.a_min, self.a_max);
+            return Err(SettingsError::new("a_min", problem, "use 0 < a_min ≤ a_max < 1"));
+        }
+        let width = e / self.gate_blocks;
+        let gate = |init: &mut Init| Gate {
+            weight: init.normal([self.gate_blocks, width, width], (width as f32).sqrt().recip()),
+            bias: init.constant([e], 0.0),
+        };
+        let (low, high) = (self.a_min.powi(2) as f32, self.a_max.powi(2) as f32);
+        Ok(RgLru {
+            gate_proj: init.linear(d_model, e, true),
+            in_proj: init.linear(d_model, e, true),
+            conv_weight: init.uniform([e, self.d_conv], (self.d_conv as f32).sqrt().recip()),
+            conv_bias: init.constant([e], 0.0),
+            recurrence_gate: gate(init),
+            input_gate: gate(init),
+            // a^c is uniform in radius: a = σ(Λ)^c with a² uniform, and softplus(−Λ) = −log σ(Λ).
+            rate: init.from_fn([e], |init, _| {
+                let rate = -0.5 * f64::from(init.draw_uniform(low, high)).ln() / SHARPNESS;
+                rate.exp_m1().ln() as f32
+            }),
+            out_proj: init.linear(e, d_model, true),
+        })
+    }
+}
+
+/// The recurrent block of Griffin (arXiv:2402.19427, §2.3–2.4).
+///
+/// ```text
+/// x = conv(W_x u)      r = σ(W_r x + b_r)      i = σ(W_i x + b_i)      a = exp(−c softplus(Λ) r), c = 8
+/// h_t = a_t h_{t−1} + √(1 − a_t²) (i_t x_t)      y = W_out (GELU(W_g u) · h)
+/// ```
+///
+/// The state is `h` and the last inputs of the convolution, whatever the length.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{Init, Mixer, MixerSettings, MixerState};
+/// use heddle_ssm::RgLruSettings;
+///
+/// let device = Device::flex();
+/// let settings = RgLruSettings { d_rnn: Some(24), gate_blocks: 4, ..Default::default() };
+/// let block = settings.init(16, &mut Init::new(0, &device)).unwrap();
+/// let (y, state) = block.forward(Tensor::ones([1, 5, 16], &device), block.state(1, 16, &device));
+/// assert_eq!(y.dims(), [1, 5, 16]);
+/// assert_eq!(state.bytes() as u64, block.state_bytes(5, 16));
+/// ```
+#[derive(Module, Debug)]
+pub struct RgLru {
+    gate_proj: Linear,
+    in_proj: Linear,
+    conv_weight: Param<Tensor<2>>,
+    conv_bias: Param<Tensor<1>>,
+    recurrence_gate: Gate,
+    input_gate: Gate,
+    /// Λ with the opposite sign.
+    rate: Param<Tensor<1>>,
+    out_proj: Linear,
+}
+
+impl RgLru {
+    /// Λ with the opposite sign.
+    #[cfg(test)]
+    pub(crate) fn rate(&self) -> Tensor<1> {
+        self.rate.val()
+    }
+}
+
+/// A block-diagonal map: `[blocks, e/blocks, e/blocks]`.
+#[derive(Module, Debug)]
+struct Gate {
+    weight: Param<Tensor<3>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl Gate {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let ([b, l, e], [blocks, width, _]) = (x.dims(), self.weight.dims());
+        let by_block = x.reshape([b * l, blocks, width]).swap_dims(0, 1);
+        let y = by_block.matmul(self.weight.val()).swap_dims(0, 1).reshape([b, l, e]);
+        y + self.bias.val().unsqueeze()
+    }
+}
+
+impl Mixer for RgLru {
+    /// The last inputs of the convolution, `[b, k−1, e]`, and `h`, `[b, e]`.
+    type State = (Tensor<3>, Tensor<2>);
+
+    fn state(&self, batch: usize, _d_model: usize, device: &Device) -> Self::State {
+        let [e, k] = self.conv_weight.dims();
+        (Tensor::zeros([batch, k - 1, e], device), Tensor::zeros([batch, e], device))
+    }
+
+    fn forward(&self, u: Tensor<3>, (conv, h): Self::State) -> (Tensor<3>, Self::State) {
+        let gate = gelu(self.gate_proj.forward(u.clone()));
+        let input = ConvInput {
+            x: self.in_proj.forward(u),
+            weight: self.conv_weight.val(),
+            bias: Some(self.conv_bias.val()),
+            silu: false,
+        };
+        let (x, conv) = causal_conv(input, conv);
+        let rate = softplus(self.rate.val()) * -SHARPNESS;
+        let log_decay = sigmoid(self.recurrence_gate.forward(x.clone())) * rate.unsqueeze();
+        let decay = log_decay.exp();
+        let entering = (decay.clone().square().neg() + 1.0).clamp_min(LEAST_INPUT).sqrt();
+        let (h, last) = linear_recurrence(decay, entering * sigmoid_mul(self.input_gate.forward(x.clone()), x), h);
+        (self.out_proj.forward(gate * h), (conv, last))
+    }
+
+    fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {
+        let [e, k] = self.conv_weight.dims();
+        4 * (e * k) as u64
+    }
+
+    fn flops(&self, length: usize, d_model: usize) -> u64 {
+        let [e, k] = self.conv_weight.dims();
+        let gates = 2 * self.recurrence_gate.weight.shape().num_elements();
+        2 * (length * (3 * d_model * e + gates + e * (k + 1))) as u64
+    }
+}

@@ -1,0 +1,92 @@
+//! A doubly gated short convolution.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor};
+use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv};
+use serde::{Deserialize, Serialize};
+
+use crate::settings::at_least;
+
+/// Settings of [`ShortConv`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShortConvSettings {
+    /// Width of the convolution.
+    pub d_conv: usize,
+}
+
+impl Default for ShortConvSettings {
+    fn default() -> Self {
+        Self { d_conv: 3 }
+    }
+}
+
+impl MixerSettings for ShortConvSettings {
+    type Mixer = ShortConv;
+
+    fn init(&self, d_model: usize, init: &mut Init) -> Result<ShortConv, SettingsError> {
+        at_least("d_conv", self.d_conv, 2)?;
+        let bound = (self.d_conv as f32).sqrt().recip();
+        Ok(ShortConv {
+            in_proj: init.linear(d_model, 3 * d_model, false),
+            conv_weight: init.uniform([d_model, self.d_conv], bound),
+            out_proj: init.linear(d_model, d_model, false),
+        })
+    }
+}
+
+/// A short convolution with a gate before and one behind it, as in LFM2 (arXiv:2511.23404) and, with a long filter, in
+/// H3 and Hyena (arXiv:2302.10866).
+///
+/// ```text
+/// (B, C, x) = W_in u      y = W_out (C · conv(B · x))
+/// ```
+///
+/// The state is the last inputs of the convolution.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{Init, Mixer, MixerSettings, MixerState};
+/// use heddle_ssm::ShortConvSettings;
+///
+/// let device = Device::flex();
+/// let block = ShortConvSettings::default().init(16, &mut Init::new(0, &device)).unwrap();
+/// let (y, state) = block.forward(Tensor::ones([1, 5, 16], &device), block.state(1, 16, &device));
+/// assert_eq!((y.dims(), state.bytes()), ([1, 5, 16], 4 * 2 * 16));
+/// ```
+#[derive(Module, Debug)]
+pub struct ShortConv {
+    in_proj: Linear,
+    conv_weight: Param<Tensor<2>>,
+    out_proj: Linear,
+}
+
+impl Mixer for ShortConv {
+    /// The last inputs of the convolution, `[b, k−1, d]`.
+    type State = Tensor<3>;
+
+    fn state(&self, batch: usize, _d_model: usize, device: &Device) -> Tensor<3> {
+        let [d, k] = self.conv_weight.dims();
+        Tensor::zeros([batch, k - 1, d], device)
+    }
+
+    fn forward(&self, u: Tensor<3>, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        let [d, _] = self.conv_weight.dims();
+        let projected = self.in_proj.forward(u);
+        let part = |i: usize| projected.clone().narrow(2, i * d, d);
+        let conv = ConvInput { x: part(0) * part(2), weight: self.conv_weight.val(), bias: None, silu: false };
+        let (mixed, state) = causal_conv(conv, state);
+        (self.out_proj.forward(part(1) * mixed), state)
+    }
+
+    fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {
+        let [d, k] = self.conv_weight.dims();
+        4 * (d * (k - 1)) as u64
+    }
+
+    fn flops(&self, length: usize, d_model: usize) -> u64 {
+        let [d, k] = self.conv_weight.dims();
+        2 * (length * (4 * d_model * d + d * (k + 2))) as u64
+    }
+}

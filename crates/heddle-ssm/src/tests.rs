@@ -1,0 +1,66 @@
+//! Settings that are impossible, and values at the start.
+
+use burn::tensor::{Device, Tensor};
+use heddle_kernels::{Init, Mixer, MixerSettings};
+
+use crate::*;
+
+#[track_caller]
+fn assert_refused(settings: impl MixerSettings, key: &str, problem: &str) {
+    match settings.init(24, &mut Init::new(0, &Device::flex())) {
+        Ok(_) => panic!("{settings:?} was accepted"),
+        Err(error) => assert!(error.key == key && error.problem.contains(problem), "{error}"),
+    }
+}
+
+#[test]
+fn impossible_settings_are_refused_by_name() {
+    assert_refused(Mamba2Settings { head_dim: Some(7), ..Default::default() }, "head_dim", "7 does not divide");
+    let mamba2 = Mamba2Settings { head_dim: Some(8), ..Default::default() };
+    assert_refused(Mamba2Settings { groups: 4, ..mamba2.clone() }, "groups", "4 does not divide the number of heads 6");
+    assert_refused(Mamba2Settings { d_conv: 1, ..mamba2.clone() }, "d_conv", "too small");
+    assert_refused(Mamba2Settings { dt_min: 1.0, ..mamba2.clone() }, "dt_min", "not between 0 and `dt_max`");
+    assert_refused(Mamba2Settings { a_min: 20.0, ..mamba2 }, "a_min", "not between 0 and `a_max`");
+    let delta = DeltaNetSettings::default();
+    assert_refused(DeltaNetSettings { heads: 0, ..delta.clone() }, "heads", "too small");
+    assert_refused(DeltaNetSettings { heads: 5, ..delta.clone() }, "heads", "5 does not divide the model's width 24");
+    assert_refused(DeltaNetSettings { heads: 4, value_heads: Some(6), ..delta.clone() }, "heads", "value heads 6");
+    assert_refused(DeltaNetSettings { value_dim: Some(0), ..delta }, "value_dim", "too small");
+    assert_refused(RgLruSettings { gate_blocks: 5, ..Default::default() }, "gate_blocks", "5 does not divide");
+    assert_refused(RgLruSettings { a_max: 1.0, ..Default::default() }, "a_min", "not between 0 and `a_max`");
+    assert_refused(S4dSettings { d_state: 7, ..Default::default() }, "d_state", "odd");
+    assert_refused(LstmSettings { d_hidden: Some(0) }, "d_hidden", "too small");
+    assert_refused(GruSettings { d_hidden: Some(0) }, "d_hidden", "too small");
+    assert_refused(MinGruSettings { expand: 0 }, "expand", "too small");
+    assert_refused(BaseConvSettings { d_conv: 1 }, "d_conv", "too small");
+    assert_refused(ShortConvSettings { d_conv: 0 }, "d_conv", "too small");
+}
+
+/// The outputs of a block for random tokens, `[1, 12, 24]`.
+fn outputs(settings: impl MixerSettings) -> Tensor<3> {
+    let device = Device::flex();
+    let mut init = Init::new(3, &device);
+    let block = settings.init(24, &mut init).unwrap();
+    let x: Tensor<3> = init.normal([1, 12, 24], 1.0).val();
+    block.forward(x, block.state(1, 24, &device)).0
+}
+
+#[test]
+fn shared_heads_and_groups_change_what_is_computed() {
+    let delta = DeltaNetSettings { heads: 2, value_heads: Some(4), value_dim: Some(5), ..Default::default() };
+    assert_eq!(outputs(delta).dims(), [1, 12, 24]);
+    let mamba2 = |groups| Mamba2Settings { head_dim: Some(8), d_state: 6, groups, ..Default::default() };
+    let difference = outputs(mamba2(1)) - outputs(mamba2(2));
+    assert!(difference.abs().max().into_scalar::<f32>() > 1e-3);
+}
+
+#[test]
+fn the_decay_of_rg_lru_starts_between_its_bounds() {
+    // With the recurrence gate wide open the decay is a itself, read off from how fast a state fades.
+    let device = Device::flex();
+    let settings = RgLruSettings { a_min: 0.7, a_max: 0.8, ..Default::default() };
+    let block = settings.init(24, &mut Init::new(0, &device)).unwrap();
+    let rate = heddle_kernels::softplus(block.rate()).into_data().try_to_vec::<f32>().unwrap();
+    let decays: Vec<f32> = rate.iter().map(|rate| (-8.0 * rate).exp()).collect();
+    assert!(decays.iter().all(|a| (0.7 - 1e-4..0.8 + 1e-4).contains(a)), "{decays:?}");
+}
