@@ -14,9 +14,15 @@ use crate::harness::{Bench, SMALL, last_tensors, result_without_timing};
 /// Kills of one run, at random moments.
 const KILLS: usize = 5;
 
-/// A run long enough to be killed in the middle.
+/// A run long enough to be killed in the middle, with dropout and experts, so that chance and routing must resume too.
 fn longer() -> String {
-    SMALL.replace("steps = 60", "steps = 400").replace("every = 20", "every = 100")
+    let longer = SMALL.replace("steps = 60", "steps = 400").replace("every = 20", "every = 100");
+    let layers = r#"layers = ["mamba", "attention+mlp"]"#;
+    let with_experts =
+        longer.replace(layers, &layers.replace("mamba\"", "mamba+moe\"").replace("layers", "dropout = 0.1\nlayers"));
+    let with_experts = with_experts.replace("[train]", "[model.channel.moe]\nexperts = 3\n\n[train]");
+    assert_ne!(longer, with_experts);
+    with_experts
 }
 
 fn metrics_without_speed(run: &Path) -> Vec<serde_json::Value> {

@@ -1,7 +1,7 @@
 //! Scores of a model on a split, slice by slice.
 
 use burn::tensor::{Device, Tensor};
-use heddle_hybrid::Model;
+use heddle_hybrid::{LayerRouting, Model};
 use heddle_kernels::cross_entropy_at;
 use heddle_tasks::{Split, Task};
 
@@ -10,9 +10,15 @@ use crate::result::SliceScore;
 
 /// Scores of the labelled positions of a batch, `[labels, v]`, from an empty state.
 pub fn answers(model: &Model, batch: &LabelledBatch) -> Tensor<2> {
+    routed_answers(model, batch).0
+}
+
+/// [`answers`], and where the tokens of mixtures of experts were sent.
+pub fn routed_answers(model: &Model, batch: &LabelledBatch) -> (Tensor<2>, Vec<LayerRouting>) {
     let [b, l] = batch.tokens.dims();
-    let (hidden, _state) = model.forward(batch.tokens.clone(), model.state(b, &batch.tokens.device()));
-    model.logits(hidden.reshape([b * l, model.d_model()]).select(0, batch.positions.clone()))
+    let state = model.state(b, &batch.tokens.device());
+    let (hidden, _state, routed) = model.forward_routed(batch.tokens.clone(), state);
+    (model.logits(hidden.reshape([b * l, model.d_model()]).select(0, batch.positions.clone())), routed)
 }
 
 /// Evaluates every slice of a split. `model` holds plain tensors, without gradients.

@@ -80,6 +80,11 @@ impl Recorder {
                 scalar("train/gradient_norm", *grad_norm, *step);
                 scalar("train/tokens_per_second", *tokens_per_second, *step);
             }
+            Metric::Routing { step, layer, shares } => {
+                for (expert, share) in shares.iter().enumerate() {
+                    scalar(&format!("experts/layer_{layer}/share_{expert}"), *share, *step);
+                }
+            }
             Metric::Eval { step, split, score: SliceScore { slice, accuracy, loss, .. } } => {
                 scalar(&format!("{split}/accuracy/{slice}"), *accuracy, *step);
                 scalar(&format!("{split}/loss/{slice}"), *loss, *step);

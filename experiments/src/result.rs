@@ -47,6 +47,15 @@ pub enum Metric {
         /// Training throughput since the last record, in tokens a second.
         tokens_per_second: f64,
     },
+    /// Where a mixture of experts sent the tokens of a training step.
+    Routing {
+        /// Optimiser steps taken, this one included.
+        step: u64,
+        /// The layer, from 0.
+        layer: usize,
+        /// Share of each expert in what was sent.
+        shares: Vec<f64>,
+    },
     /// One slice of an evaluation.
     Eval {
         /// Optimiser steps taken before it.

@@ -163,7 +163,7 @@ impl Job {
         last_line(&self.directory.join("metrics.jsonl")).and_then(|line| serde_json::from_str(&line).ok()).map_or(
             0,
             |metric| match metric {
-                Metric::Train { step, .. } | Metric::Eval { step, .. } => step,
+                Metric::Train { step, .. } | Metric::Routing { step, .. } | Metric::Eval { step, .. } => step,
             },
         )
     }

@@ -7,16 +7,18 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
-use heddle_hybrid::Model;
+use heddle_hybrid::{LayerRouting, Model};
 use heddle_kernels::cross_entropy_at;
 use heddle_tasks::{Split, Task};
 use indicatif::ProgressBar;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, Tensors, TrainState, parameters, with_parameters};
 use crate::config::{EvalConfig, RunConfig};
 use crate::data::Batches;
-use crate::evaluate::{answers, evaluate, lowest_accuracy};
+use crate::evaluate::{evaluate, lowest_accuracy, routed_answers};
 use crate::files::{FileError, write_atomic};
 use crate::metrics::Recorder;
 use crate::optimizer::{Adam, StepReport};
@@ -78,6 +80,13 @@ impl Clock {
         self.total += since.elapsed().as_secs_f64();
         *since = Instant::now();
     }
+}
+
+/// A seed for what chance decides in a step.
+fn chance(seed: u64, step: u64) -> u64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(step);
+    rng.next_u64()
 }
 
 /// Name of the file that keeps a run's [`Clock`] between two starts.
@@ -186,12 +195,16 @@ impl<'a> Trainer<'a> {
         let diverged = |what: &str| TrainError::Diverged { step, seed: self.config.seed, what: what.into() };
         let batch = self.batches.train(self.state.step, self.config.train.batch);
         let computing = Instant::now();
-        let loss = cross_entropy_at(answers(&self.model, &batch), batch.targets.clone());
+        // What chance decides within a step (dropout) is a function of the seed and the step, so that it can be resumed.
+        self.device.seed(chance(self.config.seed, step));
+        let (logits, routed) = routed_answers(&self.model, &batch);
+        let loss = cross_entropy_at(logits, batch.targets.clone());
         let value = f64::from(loss.clone().into_scalar::<f32>());
         if !value.is_finite() {
             return Err(diverged(&format!("the loss is {value}")));
         }
-        let grads = GradientsParams::from_grads(loss.backward(), &self.model);
+        let objective = routed.iter().fold(loss, |sum, layer| sum + layer.routing.loss.clone());
+        let grads = GradientsParams::from_grads(objective.backward(), &self.model);
         let (model, report) =
             self.optimizer.step(self.model.clone(), grads).map_err(|error| diverged(&error.to_string()))?;
         self.model = model;
@@ -203,6 +216,7 @@ impl<'a> Trainer<'a> {
         self.clock.tokens += tokens;
         if step.is_multiple_of(self.config.train.log_every) || step == 1 {
             self.log(value, report, self.clock.training + start.elapsed().as_secs_f64())?;
+            self.log_routing(&routed)?;
         }
         self.clock.training += start.elapsed().as_secs_f64();
         Ok(())
@@ -217,6 +231,14 @@ impl<'a> Trainer<'a> {
         let StepReport { lr, grad_norm } = report;
         let (step, tokens) = (self.state.step, self.state.tokens);
         Ok(self.recorder.record(&Metric::Train { step, loss, lr, grad_norm, tokens, tokens_per_second })?)
+    }
+
+    fn log_routing(&mut self, routed: &[LayerRouting]) -> Result<(), TrainError> {
+        for LayerRouting { layer, routing } in routed {
+            let row = Metric::Routing { step: self.state.step, layer: *layer, shares: routing.shares() };
+            self.recorder.record(&row)?;
+        }
+        Ok(())
     }
 
     fn evaluate(&mut self, last: bool) -> Result<(), TrainError> {

@@ -31,6 +31,8 @@ pub struct ModelConfig {
     pub mixer: BTreeMap<String, KindTable>,
     /// Named channel mixers: a kind and its settings.
     pub channel: BTreeMap<String, KindTable>,
+    /// Chance that training sets a number to zero, in the embedding and in what each mixer adds (arXiv:1706.03762, §5.4).
+    pub dropout: f64,
     /// ε of every RMSNorm.
     pub norm_eps: f64,
     /// Whether the head shares the embedding's matrix.
@@ -44,6 +46,7 @@ impl Default for ModelConfig {
             layers: vec![],
             mixer: BTreeMap::new(),
             channel: BTreeMap::new(),
+            dropout: 0.0,
             norm_eps: 1e-5,
             tied: false,
         }

@@ -9,9 +9,12 @@ mod erased;
 mod model;
 mod registry;
 
-pub use channel::{CHANNEL_KINDS, ChannelMixer, SwiGlu, SwiGluSettings, channel_defaults};
+pub use channel::{
+    Activation, CHANNEL_KINDS, ChannelMixer, Experts, ExpertsSettings, Mlp, MlpSettings, Routing, SwiGlu,
+    SwiGluSettings, channel_defaults,
+};
 pub use config::{LayerItem, LayerName, ModelConfig};
 pub use erased::{AnyMixer, AnyState};
 pub use heddle_kernels::{Init, Mixer, MixerSettings, MixerState, SettingsError};
-pub use model::{Layer, Model, ModelError, ModelState, RmsNorm};
+pub use model::{Layer, LayerRouting, Model, ModelError, ModelState, RmsNorm};
 pub use registry::{KindTable, MixerRegistry};

@@ -1,11 +1,11 @@
 //! Layers and the model made of them.
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
+use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::{Device, Int, Tensor};
 use heddle_kernels::{Init, SettingsError, embed, rms_norm};
 
-use crate::{AnyMixer, AnyState, ChannelMixer, LayerName, MixerRegistry, ModelConfig};
+use crate::{AnyMixer, AnyState, ChannelMixer, LayerName, MixerRegistry, ModelConfig, Routing};
 
 /// Root-mean-square normalisation with a learned scale (arXiv:1910.07467, eq. 4).
 ///
@@ -43,12 +43,15 @@ pub struct Layer {
 }
 
 impl Layer {
-    fn forward(&self, x: Tensor<3>, state: AnyState) -> (Tensor<3>, AnyState) {
+    fn forward(&self, x: Tensor<3>, state: AnyState, dropout: &Dropout) -> (Tensor<3>, AnyState, Option<Routing>) {
         let (mixed, state) = self.mixer.forward(self.mixer_norm.forward(x.clone()), state);
-        let x = x + mixed;
+        let x = x + dropout.forward(mixed);
         match (&self.channel_norm, &self.channel) {
-            (Some(norm), Some(channel)) => (x.clone() + channel.forward(norm.forward(x)), state),
-            _ => (x, state),
+            (Some(norm), Some(channel)) => {
+                let (mixed, routing) = channel.forward(norm.forward(x.clone()));
+                (x + dropout.forward(mixed), state, routing)
+            }
+            _ => (x, state, None),
         }
     }
 }
@@ -72,6 +75,7 @@ impl Layer {
 #[derive(Module, Debug)]
 pub struct Model {
     embedding: Param<Tensor<2>>,
+    dropout: Dropout,
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Option<Linear>,
@@ -91,6 +95,15 @@ impl ModelState {
     pub fn detach(self) -> Self {
         Self(self.0.into_iter().map(AnyState::detach).collect())
     }
+}
+
+/// Where the tokens of a layer were sent.
+#[derive(Clone, Debug)]
+pub struct LayerRouting {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// What its router did.
+    pub routing: Routing,
 }
 
 /// A model that cannot be built, and where in its config the reason is.
@@ -170,11 +183,19 @@ impl Model {
                 remedy: "use a small positive number",
             });
         }
+        if !(0.0..1.0).contains(&config.dropout) {
+            return Err(ModelError::Size {
+                key: "dropout",
+                value: config.dropout.to_string(),
+                remedy: "use a chance from 0 to below 1",
+            });
+        }
         let names = config.layer_names().map_err(ModelError::Layers)?;
         let embedding = init.normal([vocab, config.d_model], EMBEDDING_STD);
         let layers = names.iter().map(|name| build_layer(config, name, mixers, init)).collect::<Result<_, _>>()?;
         Ok(Self {
             embedding,
+            dropout: DropoutConfig::new(config.dropout).init(),
             layers,
             norm: RmsNorm::new(config.d_model, config.norm_eps, init),
             head: (!config.tied).then(|| init.linear(config.d_model, vocab, false)),
@@ -197,20 +218,34 @@ impl Model {
     /// # Panics
     /// If `state` belongs to another model or batch size.
     pub fn forward(&self, tokens: Tensor<2, Int>, state: ModelState) -> (Tensor<3>, ModelState) {
+        let (hidden, state, _) = self.forward_routed(tokens, state);
+        (hidden, state)
+    }
+
+    /// [`forward`](Self::forward), and where the tokens of each mixture of experts were sent, layer by layer.
+    ///
+    /// # Panics
+    /// If `state` belongs to another model or batch size.
+    pub fn forward_routed(
+        &self,
+        tokens: Tensor<2, Int>,
+        state: ModelState,
+    ) -> (Tensor<3>, ModelState, Vec<LayerRouting>) {
         assert!(
             state.0.len() == self.layers.len(),
             "model: a state of {} layers for a model of {}",
             state.0.len(),
             self.layers.len()
         );
-        let mut x = embed(self.embedding.val(), tokens);
-        let mut states = Vec::with_capacity(self.layers.len());
-        for (layer, state) in self.layers.iter().zip(state.0) {
-            let (y, state) = layer.forward(x, state);
+        let mut x = self.dropout.forward(embed(self.embedding.val(), tokens));
+        let (mut states, mut routed) = (Vec::with_capacity(self.layers.len()), vec![]);
+        for (index, (layer, state)) in self.layers.iter().zip(state.0).enumerate() {
+            let (y, state, routing) = layer.forward(x, state, &self.dropout);
             x = y;
             states.push(state);
+            routed.extend(routing.map(|routing| LayerRouting { layer: index, routing }));
         }
-        (self.norm.forward(x), ModelState(states))
+        (self.norm.forward(x), ModelState(states), routed)
     }
 
     /// Scores of the next token for chosen rows of the hidden state.

@@ -1,0 +1,297 @@
+//! A mixture of experts.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use heddle_kernels::{Init, SettingsError};
+use serde::{Deserialize, Serialize};
+
+use super::{ChannelMixer, ChannelSettings, SwiGlu, inner_width};
+
+/// Settings of [`Experts`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExpertsSettings {
+    /// Number of experts.
+    pub experts: usize,
+    /// Experts that a token is sent to.
+    pub active: usize,
+    /// Inner width of an expert as a multiple of the model's width.
+    pub expand: f64,
+    /// Whether the weights of a token's experts are made to sum to one, as Mixtral's are and Jamba's are not.
+    pub normalize: bool,
+    /// Weight of the load-balancing loss.
+    pub balance_loss: f64,
+    /// Weight of the loss that keeps the router's logits small.
+    pub router_z_loss: f64,
+}
+
+impl Default for ExpertsSettings {
+    fn default() -> Self {
+        Self { experts: 8, active: 2, expand: 8.0 / 3.0, normalize: true, balance_loss: 1e-2, router_z_loss: 1e-3 }
+    }
+}
+
+impl ChannelSettings for ExpertsSettings {
+    fn init(&self, d_model: usize, init: &mut Init) -> Result<ChannelMixer, SettingsError> {
+        if self.active == 0 || self.active > self.experts {
+            let problem = format!("a token cannot be sent to {} of {} experts", self.active, self.experts);
+            return Err(SettingsError::new("active", problem, "use 1 up to `experts`"));
+        }
+        for (key, weight) in [("balance_loss", self.balance_loss), ("router_z_loss", self.router_z_loss)] {
+            if !(weight >= 0.0 && weight.is_finite()) {
+                return Err(SettingsError::new(key, format!("{weight} is no weight"), "use 0 or more"));
+            }
+        }
+        let width = inner_width(self.expand, d_model)?;
+        Ok(ChannelMixer::Experts(Experts {
+            router: init.linear(d_model, self.experts, false),
+            experts: (0..self.experts).map(|_| SwiGlu::new(width, d_model, init)).collect(),
+            settings: self.clone(),
+        }))
+    }
+}
+
+/// A mixture of experts: a router sends each token to a few of many feed-forward layers (arXiv:1701.06538, §2;
+/// arXiv:2401.04088, §2.1).
+///
+/// ```text
+/// w = softmax(W_r x)      y = Σ_{i ∈ top-k(w)} w_i SwiGLU_i(x)
+/// ```
+///
+/// No token is dropped: an expert takes as many as are sent to it, so a token's result does not depend on its company.
+#[derive(Module, Debug)]
+pub struct Experts {
+    router: Linear,
+    experts: Vec<SwiGlu>,
+    #[module(skip)]
+    settings: ExpertsSettings,
+}
+
+/// Where a layer's tokens were sent.
+#[derive(Clone, Debug)]
+pub struct Routing {
+    /// What training adds to its loss, weights included: `[1]`.
+    ///
+    /// Balance (arXiv:2101.03961, eq. 4–6): `E Σ_i f_i P_i`, where `f_i` is the share of expert `i` in what was sent and
+    /// `P_i` its mean weight; 1 if all experts get the same. Router (arXiv:2202.08906, eq. 5): the mean of
+    /// `(log Σ_i exp x_i)²`.
+    pub loss: Tensor<1>,
+    /// Tokens sent to each expert.
+    pub counts: Vec<u64>,
+}
+
+impl Routing {
+    /// The share of each expert in what was sent.
+    pub fn shares(&self) -> Vec<f64> {
+        let sent = self.counts.iter().sum::<u64>() as f64;
+        self.counts.iter().map(|&count| count as f64 / sent).collect()
+    }
+}
+
+/// The experts of each token, and the same sorted by expert. A slot is one of a token's `k` choices.
+struct Plan {
+    /// Slots in the order of experts, and of tokens within an expert.
+    sorted: Vec<usize>,
+    /// Expert of each slot.
+    chosen: Vec<usize>,
+    /// Slots of each expert.
+    counts: Vec<usize>,
+}
+
+impl Plan {
+    /// The `k` largest of each row of `weights`; of equal ones the first.
+    fn new(weights: &[f32], [experts, k]: [usize; 2]) -> Self {
+        let mut chosen = Vec::with_capacity(weights.len() / experts * k);
+        for row in weights.chunks_exact(experts) {
+            let mut order: Vec<usize> = (0..experts).collect();
+            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+            chosen.extend_from_slice(&order[..k]);
+        }
+        let mut sorted: Vec<usize> = (0..chosen.len()).collect();
+        sorted.sort_by_key(|&slot| chosen[slot]);
+        let mut counts = vec![0; experts];
+        chosen.iter().for_each(|&expert| counts[expert] += 1);
+        Self { sorted, chosen, counts }
+    }
+
+    /// Where each slot went in the sorted order.
+    fn inverse(&self) -> Vec<usize> {
+        let mut inverse = vec![0; self.sorted.len()];
+        self.sorted.iter().enumerate().for_each(|(place, &slot)| inverse[slot] = place);
+        inverse
+    }
+}
+
+fn indices(values: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i64> = values.into_iter().map(|x| x as i64).collect();
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
+}
+
+impl Experts {
+    /// Sends each token to its experts and adds up what they answer.
+    ///
+    /// # Shapes
+    /// - `x`, and the returned tensor: `[b, l, d]`
+    pub fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Routing) {
+        let [b, l, d] = x.dims();
+        let (tokens, experts, k) = (b * l, self.experts.len(), self.settings.active);
+        let device = x.device();
+        let rows: Tensor<2> = x.reshape([tokens, d]);
+        let logits = self.router.forward(rows.clone());
+        let weights = activation::softmax(logits.clone(), 1);
+        let values: Vec<f32> = weights.to_data().convert::<f32>().try_to_vec().expect("converted to f32");
+        let plan = Plan::new(&values, [experts, k]);
+
+        let sorted = rows.select(0, indices(plan.sorted.iter().map(|slot| slot / k), &device));
+        let mut answers = Vec::with_capacity(experts);
+        let mut start = 0;
+        for (expert, &count) in self.experts.iter().zip(&plan.counts) {
+            if count > 0 {
+                answers.push(expert.forward(sorted.clone().narrow(0, start, count)));
+            }
+            start += count;
+        }
+        let answers = Tensor::cat(answers, 0).select(0, indices(plan.inverse(), &device));
+
+        let places = plan.chosen.iter().enumerate().map(|(slot, expert)| slot / k * experts + expert);
+        let chosen: Tensor<2> =
+            weights.clone().reshape([tokens * experts]).select(0, indices(places, &device)).reshape([tokens, k]);
+        let chosen = if self.settings.normalize { chosen.clone() / chosen.sum_dim(1) } else { chosen };
+        let y: Tensor<3> = answers.reshape([tokens, k, d]) * chosen.reshape([tokens, k, 1]);
+        let routing = self.routing(logits, weights, &plan.counts);
+        (y.sum_dim(1).reshape([b, l, d]), routing)
+    }
+
+    fn routing(&self, logits: Tensor<2>, weights: Tensor<2>, counts: &[usize]) -> Routing {
+        let (experts, sent) = (counts.len() as f64, counts.iter().sum::<usize>() as f64);
+        let shares: Vec<f32> = counts.iter().map(|&count| (count as f64 / sent) as f32).collect();
+        let shares = Tensor::<1>::from_data(shares.as_slice(), &logits.device());
+        let balance = (weights.mean_dim(0).reshape([counts.len()]) * shares).sum() * experts;
+        let largest = logits.clone().max_dim(1).detach();
+        let normalisers = (logits - largest.clone()).exp().sum_dim(1).log() + largest;
+        let router = normalisers.square().mean();
+        let loss = balance * self.settings.balance_loss + router * self.settings.router_z_loss;
+        Routing { loss, counts: counts.iter().map(|&count| count as u64).collect() }
+    }
+
+    pub(super) fn flops(&self) -> u64 {
+        let active: u64 = self.experts.iter().take(self.settings.active).map(SwiGlu::flops).sum();
+        active + 2 * self.router.weight.shape().num_elements() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(settings: &ExpertsSettings, device: &Device) -> Experts {
+        match settings.init(12, &mut Init::new(1, device)).unwrap() {
+            ChannelMixer::Experts(experts) => experts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn tokens(device: &Device) -> Tensor<3> {
+        Init::new(2, device).normal([2, 9, 12], 1.0).val()
+    }
+
+    fn settings() -> ExpertsSettings {
+        ExpertsSettings { experts: 5, active: 2, expand: 1.5, ..Default::default() }
+    }
+
+    /// Every expert on every token, and then the choice.
+    fn by_definition(experts: &Experts, x: Tensor<3>) -> Vec<f32> {
+        let [b, l, d] = x.dims();
+        let rows: Tensor<2> = x.reshape([b * l, d]);
+        let weights = activation::softmax(experts.router.forward(rows.clone()), 1);
+        let weights: Vec<f32> = weights.into_data().try_to_vec().unwrap();
+        let answers: Vec<Vec<f32>> =
+            experts.experts.iter().map(|e| e.forward(rows.clone()).into_data().try_to_vec().unwrap()).collect();
+        let mut y = vec![0.0; b * l * d];
+        for (t, row) in weights.chunks(experts.experts.len()).enumerate() {
+            let bound = {
+                let mut sorted = row.to_vec();
+                sorted.sort_by(f32::total_cmp);
+                sorted[sorted.len() - 2]
+            };
+            let seen: f32 = row.iter().filter(|w| **w >= bound).sum();
+            let total = if experts.settings.normalize { seen } else { 1.0 };
+            for (expert, w) in row.iter().enumerate().filter(|(_, w)| **w >= bound) {
+                (0..d).for_each(|i| y[t * d + i] += w / total * answers[expert][t * d + i]);
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn each_token_gets_its_best_experts() {
+        let device = Device::flex();
+        for normalize in [false, true] {
+            let experts = build(&ExpertsSettings { normalize, ..settings() }, &device);
+            let (y, routing) = experts.forward(tokens(&device));
+            let y: Vec<f32> = y.into_data().try_to_vec().unwrap();
+            let truth = by_definition(&experts, tokens(&device));
+            assert!(y.iter().zip(&truth).all(|(y, truth)| (y - truth).abs() < 1e-5));
+            assert_eq!(routing.counts.iter().sum::<u64>(), 2 * 9 * 2);
+            approx::assert_relative_eq!(routing.shares().iter().sum::<f64>(), 1.0, epsilon = 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_token_alone_gets_what_it_gets_in_company() {
+        let device = Device::flex();
+        let experts = build(&settings(), &device);
+        let whole = experts.forward(tokens(&device)).0;
+        for t in 0..9 {
+            let alone = experts.forward(tokens(&device).narrow(1, t, 1)).0;
+            assert!((alone - whole.clone().narrow(1, t, 1)).abs().max().into_scalar::<f32>() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn the_losses_are_those_of_the_papers() {
+        let device = Device::flex();
+        let only = |balance_loss, router_z_loss| ExpertsSettings { balance_loss, router_z_loss, ..settings() };
+        let loss = |settings: &ExpertsSettings, scale: f64| -> f32 {
+            let mut experts = build(settings, &device);
+            experts.router.weight = experts.router.weight.map(|weight| weight * scale);
+            experts.forward(tokens(&device)).1.loss.into_scalar()
+        };
+        // A router that prefers nothing: P_i = 1/5 whatever was sent, and the normaliser is log 5.
+        approx::assert_relative_eq!(loss(&only(1.0, 0.0), 0.0), 1.0, epsilon = 1e-5);
+        approx::assert_relative_eq!(loss(&only(0.0, 1.0), 0.0), 5f32.ln().powi(2), epsilon = 1e-5);
+        // A router that always prefers the same is far from balance.
+        let mut experts = build(&only(1.0, 0.0), &device);
+        experts.router.bias = Some(Init::new(0, &device).from_fn([5], |_, i| if i < 2 { 20.0 } else { 0.0 }));
+        let (_, routing) = experts.forward(tokens(&device));
+        assert_eq!(routing.counts[2..], [0, 0, 0]);
+        approx::assert_relative_eq!(routing.loss.into_scalar::<f32>(), 2.5, epsilon = 1e-3);
+    }
+
+    #[test]
+    fn router_and_experts_learn() {
+        let device = Device::flex().autodiff();
+        let experts = build(&settings(), &device);
+        let (y, routing) = experts.forward(tokens(&device));
+        let gradients = (y.square().mean() + routing.loss).backward();
+        let size = |x: Option<Tensor<2>>| x.map_or(0.0, |g| g.abs().sum().into_scalar::<f32>());
+        assert!(size(experts.router.weight.val().grad(&gradients)) > 0.0);
+        for (expert, count) in experts.experts.iter().zip(&routing.counts) {
+            let learns = size(expert.down_weight().grad(&gradients)) > 0.0;
+            assert_eq!(learns, *count > 0);
+        }
+    }
+
+    #[test]
+    fn impossible_settings_are_refused_by_name() {
+        let refused = |settings: ExpertsSettings, key: &str| {
+            assert_eq!(settings.init(12, &mut Init::new(0, &Device::flex())).unwrap_err().key, key);
+        };
+        refused(ExpertsSettings { active: 6, ..settings() }, "active");
+        refused(ExpertsSettings { active: 0, ..settings() }, "active");
+        refused(ExpertsSettings { balance_loss: -1.0, ..settings() }, "balance_loss");
+        refused(ExpertsSettings { expand: 0.0, ..settings() }, "expand");
+    }
+}

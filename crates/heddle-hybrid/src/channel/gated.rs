@@ -1,0 +1,64 @@
+//! The gated feed-forward layer.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use heddle_kernels::{Init, SettingsError, silu_mul};
+use serde::{Deserialize, Serialize};
+
+use super::{ChannelMixer, ChannelSettings, inner_width};
+
+/// Settings of [`SwiGlu`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SwiGluSettings {
+    /// Inner width as a multiple of the model's width; 8/3 keeps the parameters of a plain layer of four times the width.
+    pub expand: f64,
+}
+
+impl Default for SwiGluSettings {
+    fn default() -> Self {
+        Self { expand: 8.0 / 3.0 }
+    }
+}
+
+impl ChannelSettings for SwiGluSettings {
+    fn init(&self, d_model: usize, init: &mut Init) -> Result<ChannelMixer, SettingsError> {
+        Ok(ChannelMixer::SwiGlu(SwiGlu::new(inner_width(self.expand, d_model)?, d_model, init)))
+    }
+}
+
+/// Gated feed-forward layer (arXiv:2002.05202, eq. 6).
+///
+/// ```text
+/// y = W_down (SiLU(W_gate x) · W_up x)
+/// ```
+#[derive(Module, Debug)]
+pub struct SwiGlu {
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl SwiGlu {
+    pub(super) fn new(width: usize, d_model: usize, init: &mut Init) -> Self {
+        Self {
+            gate: init.linear(d_model, width, false),
+            up: init.linear(d_model, width, false),
+            down: init.linear(width, d_model, false),
+        }
+    }
+
+    pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.down.forward(silu_mul(self.gate.forward(x.clone()), self.up.forward(x)))
+    }
+
+    pub(super) fn flops(&self) -> u64 {
+        2 * 3 * self.down.weight.shape().num_elements() as u64
+    }
+
+    #[cfg(test)]
+    pub(super) fn down_weight(&self) -> Tensor<2> {
+        self.down.weight.val()
+    }
+}
