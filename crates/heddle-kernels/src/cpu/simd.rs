@@ -132,6 +132,24 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// `yes` where `a < b`, else `no`.
     fn if_less(a: Self::Vector, b: Self::Vector, yes: Self::Vector, no: Self::Vector) -> Self::Vector;
 
+    /// The transpose of sixteen vectors.
+    #[inline(always)]
+    fn transpose_raw(self, rows: [Self::Vector; LANES]) -> [Self::Vector; LANES] {
+        let mut from = [[0.0; LANES]; LANES];
+        for (x, row) in from.iter_mut().zip(rows) {
+            Self::store_raw(row, x);
+        }
+        let mut columns = rows;
+        for (i, column) in columns.iter_mut().enumerate() {
+            let mut x = [0.0; LANES];
+            for (x, row) in x.iter_mut().zip(&from) {
+                *x = row[i];
+            }
+            *column = self.load_raw(&x);
+        }
+        columns
+    }
+
     /// Sixteen times `x`.
     #[inline(always)]
     fn splat(self, x: f32) -> Lanes<Self> {
@@ -253,16 +271,28 @@ impl<I: Isa> Lanes<I> {
         self.with(I::if_less(self.raw, bound.raw, yes.raw, no.raw))
     }
 
+    /// The transpose of sixteen vectors.
+    #[inline(always)]
+    pub(crate) fn transpose(mut vectors: [Self; LANES]) -> [Self; LANES] {
+        let mut raw = [vectors[0].raw; LANES];
+        for (raw, vector) in raw.iter_mut().zip(&vectors) {
+            *raw = vector.raw;
+        }
+        let raw = vectors[0].isa.transpose_raw(raw);
+        for (vector, raw) in vectors.iter_mut().zip(raw) {
+            vector.raw = raw;
+        }
+        vectors
+    }
+
     /// The sum of the sixteen, always in the same order: halves onto each other, four times.
     #[inline(always)]
     pub(crate) fn sum(self) -> f32 {
         let mut a = self.to_array();
-        for half in [8, 4, 2, 1] {
-            for i in 0..half {
-                a[i] += a[i + half];
-            }
-        }
-        a[0]
+        add_halves::<8>(&mut a);
+        add_halves::<4>(&mut a);
+        add_halves::<2>(&mut a);
+        a[0] + a[1]
     }
 
     /// The largest of the sixteen.
@@ -275,6 +305,14 @@ impl<I: Isa> Lanes<I> {
             }
         }
         a[0]
+    }
+}
+
+/// Adds the second `HALF` numbers to the first. (A constant, so that the loop becomes one instruction.)
+#[inline(always)]
+fn add_halves<const HALF: usize>(a: &mut Sixteen) {
+    for i in 0..HALF {
+        a[i] += a[i + HALF];
     }
 }
 

@@ -54,6 +54,11 @@ impl Isa for Avx512 {
         // SAFETY: as above; the reference covers the sixteen floats that an unaligned store writes.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
     }
+    #[inline(always)]
+    fn transpose_raw(self, rows: [__m512; 16]) -> [__m512; 16] {
+        // SAFETY: a token of this set shows that the machine has it; registers only.
+        unsafe { transpose(rows) }
+    }
     intrinsics! {
         add(a, b) -> __m512 = _mm512_add_ps(a, b);
         sub(a, b) -> __m512 = _mm512_sub_ps(a, b);
@@ -73,6 +78,35 @@ impl Isa for Avx512 {
         );
         if_less(a, b, yes, no) -> __m512 = _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes);
     }
+}
+
+/// Sixteen rows as sixteen columns: blocks of four by four first, then the blocks.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
+    let mut blocks = rows;
+    for i in (0..16).step_by(4) {
+        let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+        // Pairs of columns 0 and 1 of each block, then of columns 2 and 3.
+        let low = (_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpacklo_ps(c, d)));
+        let high = (_mm512_castps_pd(_mm512_unpackhi_ps(a, b)), _mm512_castps_pd(_mm512_unpackhi_ps(c, d)));
+        blocks[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(low.0, low.1));
+        blocks[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low.0, low.1));
+        blocks[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high.0, high.1));
+        blocks[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high.0, high.1));
+    }
+    let mut columns = blocks;
+    for i in 0..4 {
+        // Quarters 0 and 2, and 1 and 3, of the upper and of the lower eight rows.
+        let [a, b, c, d] = [blocks[i], blocks[4 + i], blocks[8 + i], blocks[12 + i]];
+        let upper = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b)];
+        let lower = [_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d)];
+        columns[i] = _mm512_shuffle_f32x4::<0x88>(upper[0], lower[0]);
+        columns[4 + i] = _mm512_shuffle_f32x4::<0x88>(upper[1], lower[1]);
+        columns[8 + i] = _mm512_shuffle_f32x4::<0xdd>(upper[0], lower[0]);
+        columns[12 + i] = _mm512_shuffle_f32x4::<0xdd>(upper[1], lower[1]);
+    }
+    columns
 }
 
 #[inline(always)]

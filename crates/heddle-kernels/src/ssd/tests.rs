@@ -87,14 +87,14 @@ fn run(shape: Shape, duality: Duality, inputs: &[Vec<f32>], upstream: &[Vec<f32>
 }
 
 /// The definition in plain loops.
-fn oracle([b, l, h, p, g, n]: Shape, [bias, softplus, skip]: Form, inputs: &[Vec<f64>]) -> Vec<Vec<f64>> {
+fn oracle([_, l, h, p, g, n]: Shape, [bias, softplus, skip]: Form, inputs: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let [x, delta, a, write, read, state, delta_bias, skips] = inputs else { panic!("eight inputs") };
     let mut last = state.clone();
-    let mut y = vec![0.0; b * l * h * p];
-    for i in 0..b * l * h {
+    let mut y = vec![0.0; x.len()];
+    for (i, &delta) in delta.iter().enumerate() {
         let (sequence, token, head) = (i / (l * h), i / h, i % h);
         let group = (token * g + head / (h / g)) * n;
-        let mut step = delta[i] + if bias { delta_bias[head] } else { 0.0 };
+        let mut step = delta + if bias { delta_bias[head] } else { 0.0 };
         step = if softplus { step.max(0.0) + (-step.abs()).exp().ln_1p() } else { step };
         for channel in 0..p {
             let at = i * p + channel;
