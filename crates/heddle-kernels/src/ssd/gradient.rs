@@ -114,9 +114,7 @@ impl Workspace {
             g_read: Aligned::zeros(length * wide_n),
         }
     }
-}
 
-impl Workspace {
     /// Computes all gradients of a head, given what is shared, its steps, `x_across` and `g_y`.
     #[inline(always)]
     pub(super) fn differentiate<I: Isa>(
