@@ -8,6 +8,7 @@ pub(crate) mod product;
 pub(crate) mod simd;
 pub(crate) mod split;
 pub(crate) mod tensor;
+pub(crate) mod transpose;
 
 use burn::backend::{Backend, BackendTypes};
 use burn::tensor::Shape;

@@ -12,10 +12,11 @@ use crate::cpu::aligned::Aligned;
 use crate::cpu::math::{exp, softplus};
 use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, LANES, Lanes};
+use crate::cpu::transpose::transpose;
 
-/// The shortest and the longest chunk, in tokens; whole vectors. Within a chunk the work grows with the square of its length;
-/// the state, which each chunk reads and writes once, grows with its width. A chunk as long as a state is wide balances the
-/// two.
+/// The shortest and the longest chunk, in tokens; whole vectors. A token's work within its chunk grows with the chunk's
+/// length, its work with the states with their width, and its share of the chunk's own state shrinks: chunks as long as
+/// states are wide balance them. Within these bounds, because 16 and 128 tokens were slower at every width measured.
 pub(super) const SHORTEST: usize = 32;
 pub(super) const LONGEST: usize = 64;
 
@@ -188,12 +189,6 @@ impl Steps {
         Self { raw: zeros(), delta: zeros(), decay: zeros(), carry: zeros() }
     }
 
-    /// What the state before the chunk keeps of itself over all of the chunk.
-    #[inline(always)]
-    pub(super) fn carry_of(&self, tokens: &Range<usize>) -> f32 {
-        self.carry[tokens.len() - 1]
-    }
-
     #[inline(always)]
     pub(super) fn fill<I: Isa>(&mut self, isa: I, ssd: &Ssd<'_>, at: (usize, usize), tokens: &Range<usize>) {
         for (raw, t) in self.raw.iter_mut().zip(tokens.clone()) {
@@ -238,44 +233,57 @@ impl Shared {
     #[inline(always)]
     pub(super) fn fill<I: Isa>(&mut self, isa: I, ssd: &Ssd<'_>, place: &Place, tokens: &Range<usize>) {
         let (length, n, wide_n) = (ssd.dims.chunk_length(), ssd.dims.n, ssd.dims.wide_n());
-        let rows = self.write.chunks_exact_mut(wide_n).zip(self.read.chunks_exact_mut(wide_n));
-        for (t, (write, read)) in tokens.clone().zip(rows) {
-            write[..n].copy_from_slice(ssd.states(ssd.write, place, t));
-            read[..n].copy_from_slice(ssd.states(ssd.read, place, t));
+        for (i, t) in tokens.clone().enumerate() {
+            let row = i * wide_n..i * wide_n + n;
+            copy_row(isa, ssd.states(ssd.write, place, t), &mut self.write[row.clone()]);
+            copy_row(isa, ssd.states(ssd.read, place, t), &mut self.read[row]);
         }
-        transpose(&self.write[..tokens.len() * wide_n], (wide_n, n), &mut self.write_across, length);
+        transpose(isa, (&self.write, wide_n), (&mut self.write_across, length), [tokens.len(), n]);
         let write = Right { data: &self.write_across, stride: length };
         dots_before(isa, (&self.read, wide_n), write, (tokens.len(), n), &mut self.scores);
     }
 }
 
-/// Writes the transpose of the first `columns` of a matrix of rows of `width` floats to rows of `stride`.
+// Loops over rows count vectors, because iterators over pairs of chunks are made by calls and divisions here, which take
+// longer than short rows do.
+
+/// Copies a row, whose end may not fill a vector.
 #[inline(always)]
-pub(super) fn transpose(from: &[f32], (width, columns): (usize, usize), to: &mut [f32], stride: usize) {
-    for (i, row) in from.chunks_exact(width).enumerate() {
-        to[i..].iter_mut().step_by(stride).zip(&row[..columns]).for_each(|(to, x)| *to = *x);
+pub(super) fn copy_row<I: Isa>(isa: I, from: &[f32], to: &mut [f32]) {
+    let width = from.len();
+    for at in (0..width).step_by(LANES) {
+        let end = width.min(at + LANES);
+        isa.load(&from[at..end]).store(&mut to[at..end]);
     }
 }
 
-/// Writes rows, each times its factor.
+/// Multiplies whole vectors.
+#[inline(always)]
+pub(super) fn scale<I: Isa>(isa: I, x: &mut [f32], factor: f32) {
+    for x in x.chunks_exact_mut(LANES) {
+        (isa.load(x) * factor).store(x);
+    }
+}
+
+/// Writes rows of whole vectors, each times its factor.
 #[inline(always)]
 pub(super) fn scale_rows<I: Isa>(isa: I, from: &[f32], factors: &[f32], to: &mut [f32], width: usize) {
-    for ((from, to), &factor) in from.chunks_exact(width).zip(to.chunks_exact_mut(width)).zip(factors) {
-        for (from, to) in from.chunks_exact(LANES).zip(to.chunks_exact_mut(LANES)) {
-            (isa.load(from) * factor).store(to);
+    for (row, &factor) in factors.iter().enumerate() {
+        for at in (row * width..(row + 1) * width).step_by(LANES) {
+            (isa.load(&from[at..at + LANES]) * factor).store(&mut to[at..at + LANES]);
         }
     }
 }
 
-/// Writes rows, each column times its factor.
+/// Writes rows of whole vectors, each column times its factor.
 #[inline(always)]
-pub(super) fn scale_columns<I: Isa>(isa: I, from: &[f32], factors: &[f32], to: &mut [f32]) {
+pub(super) fn scale_columns<I: Isa>(isa: I, from: &[f32], factors: &[f32], to: &mut [f32], rows: usize) {
     let width = factors.len();
-    for (from, to) in from.chunks_exact(width).zip(to.chunks_exact_mut(width)) {
-        for ((from, to), factor) in
-            from.chunks_exact(LANES).zip(to.chunks_exact_mut(LANES)).zip(factors.chunks_exact(LANES))
-        {
-            (isa.load(from) * isa.load(factor)).store(to);
+    for column in (0..width).step_by(LANES) {
+        let factor = isa.load(&factors[column..column + LANES]);
+        for row in 0..rows {
+            let at = row * width + column;
+            (isa.load(&from[at..at + LANES]) * factor).store(&mut to[at..at + LANES]);
         }
     }
 }

@@ -7,13 +7,15 @@
 use std::ops::Range;
 
 use super::chunk::{
-    Dims, Place, Shared, Ssd, Steps, add_before, product_wide, run_all, scale_columns, scale_rows, transpose, unit,
+    Dims, Place, Shared, Ssd, Steps, add_before, copy_row, product_wide, run_all, scale, scale_columns, scale_rows,
+    unit,
 };
 use super::decode;
 use crate::cpu::aligned::Aligned;
 use crate::cpu::product::{Factors, Left, Right};
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
 use crate::cpu::split::{Columns, columns};
+use crate::cpu::transpose::transpose;
 
 /// The results of a call.
 pub(super) struct Computed {
@@ -107,7 +109,7 @@ impl Kernel for Task<'_> {
         let mut work = Workspace::new(&dims, self.parts.len());
         for (head, state) in self.place.heads.clone().zip(work.states.chunks_exact_mut(dims.boundary())) {
             let rows = self.ssd.head_state(self.ssd.state, (self.place.sequence, head));
-            transpose(rows, (n, n), state, dims.wide_p());
+            transpose(isa, (rows, n), (state, dims.wide_p()), [p, n]);
         }
         for chunk in 0..dims.chunks() {
             let tokens = dims.chunk(chunk);
@@ -117,7 +119,7 @@ impl Kernel for Task<'_> {
             }
         }
         for (part, state) in self.parts.iter_mut().zip(work.states.chunks_exact(dims.boundary())) {
-            transpose(state, (dims.wide_p(), p), part.state, n);
+            transpose(isa, (state, dims.wide_p()), (part.state, n), [n, p]);
         }
     }
 }
@@ -135,28 +137,27 @@ impl Task<'_> {
         if !part.kept.is_empty() {
             part.kept[chunk * dims.boundary()..][..dims.boundary()].copy_from_slice(state);
         }
-        for (x, t) in work.x.chunks_exact_mut(wide_p).zip(tokens.clone()) {
-            x[..p].copy_from_slice(ssd.channels(ssd.x, at, t));
+        for (i, t) in tokens.clone().enumerate() {
+            copy_row(isa, ssd.channels(ssd.x, at, t), &mut work.x[i * wide_p..][..p]);
         }
         work.steps.fill(isa, ssd, at, tokens);
         mix(isa, (&work.shared.scores, &work.steps), ssd.skip_of(head), (&mut work.mix, &mut work.rest), tokens.len());
 
         let x = Right { data: &work.x, stride: wide_p };
-        let read = &work.shared.read[..tokens.len() * wide_n];
-        scale_rows(isa, read, &work.steps.carry, &mut work.read, wide_n);
+        scale_rows(isa, &work.shared.read, &work.steps.carry[..tokens.len()], &mut work.read, wide_n);
         let left = Left { data: &work.read, across: wide_n, along: 1 };
         let factors = Factors { left, right: Right { data: state, stride: wide_p }, rows: tokens.len(), inner: n };
         product_wide(isa, factors, &mut work.y, |_| isa.zero());
         add_before(isa, (&work.mix, length), x, &mut work.y, tokens.len());
-        for (y, t) in work.y.chunks_exact(wide_p).zip(tokens.clone()) {
-            part.y.row(t, 0..p).copy_from_slice(&y[..p]);
+        for (i, t) in tokens.clone().enumerate() {
+            copy_row(isa, &work.y[i * wide_p..][..p], part.y.row(t, 0..p));
         }
 
-        scale_columns(isa, &work.shared.write_across, &work.rest, &mut work.write);
+        scale_columns(isa, &work.shared.write_across, &work.rest, &mut work.write, n);
         let left = Left { data: &work.write, across: length, along: 1 };
         let factors = Factors { left, right: x, rows: n, inner: tokens.len() };
-        let carry = work.steps.carry_of(tokens);
-        product_wide(isa, factors, state, |old| old * carry);
+        scale(isa, state, work.steps.carry[tokens.len() - 1]);
+        product_wide(isa, factors, state, |sum| sum);
     }
 }
 

@@ -5,6 +5,7 @@ mod chunk;
 mod decode;
 mod definition;
 mod forward;
+mod gradient;
 #[cfg(test)]
 mod tests;
 

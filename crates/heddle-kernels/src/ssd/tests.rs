@@ -4,15 +4,16 @@ use proptest::prelude::*;
 use super::chunk::{LONGEST, SHORTEST};
 use super::*;
 use crate::testing::{
-    Contract, GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, outputs, passes, wide,
+    Contract, GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide,
 };
 
 /// `[b, l, h, p, g, n]`
 type Shape = [usize; 6];
 
 /// Lengths around the shortest and the longest chunk and one between, widths that fill no vector, one, and more than one,
-/// heads that share a group or have their own, tasks of one head, of several, and of unequally many.
-const SHAPES: [Shape; 14] = [
+/// heads that share a group or have their own, tasks of one head, of several, and of unequally many; the last two are
+/// worth threads.
+const SHAPES: [Shape; 15] = [
     [1, 1, 1, 1, 1, 1],
     [2, 1, 4, 5, 2, 3],
     [2, 2, 3, 17, 3, 5],
@@ -27,6 +28,7 @@ const SHAPES: [Shape; 14] = [
     [5, 75, 5, 3, 1, 4],
     [3, 20, 12, 4, 2, 5],
     [2, 2 * SHORTEST + 5, 8, 32, 1, 16],
+    [8, SHORTEST + 8, 8, 16, 2, 16],
 ];
 
 type Duality = fn(SsdInput, Tensor<4>) -> (Tensor<4>, Tensor<4>);
@@ -87,14 +89,14 @@ fn run(shape: Shape, duality: Duality, inputs: &[Vec<f32>], upstream: &[Vec<f32>
 }
 
 /// The definition in plain loops.
-fn oracle([b, l, h, p, g, n]: Shape, [bias, softplus, skip]: Form, inputs: &[Vec<f64>]) -> Vec<Vec<f64>> {
+fn oracle([_, l, h, p, g, n]: Shape, [bias, softplus, skip]: Form, inputs: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let [x, delta, a, write, read, state, delta_bias, skips] = inputs else { panic!("eight inputs") };
     let mut last = state.clone();
-    let mut y = vec![0.0; b * l * h * p];
-    for i in 0..b * l * h {
+    let mut y = vec![0.0; x.len()];
+    for (i, &delta) in delta.iter().enumerate() {
         let (sequence, token, head) = (i / (l * h), i / h, i % h);
         let group = (token * g + head / (h / g)) * n;
-        let mut step = delta[i] + if bias { delta_bias[head] } else { 0.0 };
+        let mut step = delta + if bias { delta_bias[head] } else { 0.0 };
         step = if softplus { step.max(0.0) + (-step.abs()).exp().ln_1p() } else { step };
         for channel in 0..p {
             let at = i * p + channel;
@@ -227,6 +229,16 @@ fn decoding_token_by_token_equals_the_whole() {
     for device in devices() {
         assert_near("decoding", &outputs(&device, &inputs, decode), &oracle(shape, FULL, &wide(&inputs)), VALUES);
     }
+}
+
+#[test]
+fn decoding_a_large_batch_does_not_depend_on_the_threads() {
+    let shape = [8, 1, 8, 64, 2, 64];
+    let inputs = sample(shape, FULL, &mut Random::new(9));
+    let on = |threads| on_threads(threads, || outputs(&Device::flex(), &inputs, flat(ssd, shape, FULL)));
+    let alone = on(1);
+    assert_near("decoding", &alone, &oracle(shape, FULL, &wide(&inputs)), VALUES);
+    assert!(alone == on(2) && alone == on(3));
 }
 
 #[test]
