@@ -6,7 +6,7 @@ use super::panels::Panels;
 use super::{Cell, Dims, Sequences, load_each, store_each};
 use crate::cpu::channels::run_all;
 use crate::cpu::product::{Factors, Left, product};
-use crate::cpu::simd::{Isa, Kernel, LANES, Level};
+use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::parts;
 
 /// The results of a recurrence.
@@ -117,7 +117,7 @@ impl<C: Cell<G, K, M>, const G: usize, const K: usize, const M: usize> Kernel fo
 impl<C: Cell<G, K, M>, const G: usize, const K: usize, const M: usize> Task<'_, C, G, K, M> {
     /// Sixteen channels of each gate's input.
     #[inline(always)]
-    fn inputs<I: Isa>(&self, isa: I, t: usize, row: usize, channels: &Range<usize>) -> [crate::cpu::simd::Lanes<I>; G] {
+    fn inputs<I: Isa>(&self, isa: I, t: usize, row: usize, channels: &Range<usize>) -> [Lanes<I>; G] {
         let Dims { l, d, .. } = self.call.dims;
         let token = (self.sequences.start + row) * l + t;
         load_each(isa, &self.call.gates[token * G * d..][..G * d], d, channels)

@@ -132,9 +132,9 @@ impl Kernel for Task<'_> {
                 for state in (0..n).step_by(few::<I>()) {
                     let first = block * work.g.padded + state;
                     if few::<I>() == 2 {
-                        walk_back::<I, 2>(load_kept(isa, kept, n, state), first, &mut work, (u, g_y, g_u));
+                        walk_back::<I, 2>(load_kept(isa, kept, n, state), first, &mut work, u, g_y, g_u);
                     } else {
-                        walk_back::<I, 1>(load_kept(isa, kept, n, state), first, &mut work, (u, g_y, g_u));
+                        walk_back::<I, 1>(load_kept(isa, kept, n, state), first, &mut work, u, g_y, g_u);
                     }
                 }
             }
@@ -192,7 +192,9 @@ fn walk_back<I: Isa, const COUNT: usize>(
     [mut re, mut im]: [[Lanes<I>; COUNT]; 2],
     first: usize,
     work: &mut Workspace<I>,
-    (u, g_y, g_u): (&[Lanes<I>], &[Lanes<I>], &mut [Lanes<I>]),
+    u: &[Lanes<I>],
+    g_y: &[Lanes<I>],
+    g_u: &mut [Lanes<I>],
 ) {
     let decay = work.decay.few::<COUNT>(first);
     let [mut g_read, mut g_read_im] = work.g_read.few::<COUNT>(first);
