@@ -18,6 +18,9 @@ const N: usize = 16;
 /// Width of LSTM and GRU.
 const D: usize = 128;
 
+/// `h` and `c`.
+type LstmState = (Tensor<2>, Tensor<2>);
+
 /// A recurrence on fixed inputs: what it says of every token.
 type Run = Box<dyn Fn() -> Tensor<3>>;
 
@@ -52,7 +55,7 @@ fn complex(
 }
 
 fn long_short_term(
-    recur: fn(LstmInput, (Tensor<2>, Tensor<2>)) -> (Tensor<3>, (Tensor<2>, Tensor<2>)),
+    recur: fn(LstmInput, LstmState) -> (Tensor<3>, LstmState),
     [b, l]: [usize; 2],
     device: &Device,
 ) -> Run {

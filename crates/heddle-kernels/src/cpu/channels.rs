@@ -17,6 +17,9 @@ pub(crate) const CHUNK: usize = 32;
 /// the cut decides the order in which gradients are summed.
 const TASKS: usize = 32;
 
+/// The same where a channel has one state: memory sets the speed, and it is fastest read in whole rows.
+const TASKS_OF_ONE_STATE: usize = 8;
+
 /// Below this many state updates, starting threads takes longer than the recurrence.
 const WORTH_THREADS: usize = 1 << 15;
 
@@ -42,7 +45,8 @@ impl Dims {
 
     /// Blocks that a task owns.
     fn blocks_a_task(&self) -> usize {
-        self.blocks().div_ceil(TASKS.div_ceil(self.b).min(self.blocks()))
+        let tasks = if self.n == 1 { TASKS_OF_ONE_STATE } else { TASKS };
+        self.blocks().div_ceil(tasks.div_ceil(self.b).min(self.blocks()))
     }
 
     /// Channels that a task owns; the last of a sequence may own fewer.

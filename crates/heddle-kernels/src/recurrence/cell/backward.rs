@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::forward::EVERY;
 use super::panels::transposed;
 use super::weight::{self, Summed};
-use super::{Cell, Dims, Sequences, load_each, store_each};
+use super::{Cell, Dims, Sequences, blocks, load_each, store_each};
 use crate::cpu::channels::run_all;
 use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
@@ -134,8 +134,8 @@ impl<C: Cell<G, K, M>, const G: usize, const K: usize, const M: usize> Task<'_, 
             _ => &self.upstream.all[(token - 1) * d..][..d],
         };
         let g_sums = &mut work.g_sums[row * G * d..][..G * d];
-        for block in 0..d.div_ceil(LANES) {
-            let channels = block * LANES..d.min((block + 1) * LANES);
+        // Backwards, as time is: the processor foresees which memory a steady walk will need.
+        for channels in blocks(d).rev() {
             let kept = load_each(isa, &self.upstream.kept[token * K * d..][..K * d], d, &channels);
             let carried = &mut work.g_h[row * padded..][channels.clone()];
             let mut g_h = isa.load(carried);

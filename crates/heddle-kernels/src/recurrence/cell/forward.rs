@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::panels::Panels;
-use super::{Cell, Dims, Sequences, load_each, store_each};
+use super::{Cell, Dims, Sequences, blocks, load_each, store_each};
 use crate::cpu::channels::run_all;
 use crate::cpu::product::{Factors, Left, product};
-use crate::cpu::simd::{Isa, Kernel, LANES, Level};
+use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::parts;
 
 /// The results of a recurrence.
@@ -80,8 +80,7 @@ impl<C: Cell<G, K, M>, const G: usize, const K: usize, const M: usize> Kernel fo
         let mut sums = vec![0.0; rows * G * LANES];
         let mut next = vec![0.0; rows * d];
         for t in 0..l {
-            for block in 0..d.div_ceil(LANES) {
-                let channels = block * LANES..d.min((block + 1) * LANES);
+            for (block, channels) in blocks(d).enumerate() {
                 for (row, sums) in sums.chunks_exact_mut(G * LANES).enumerate() {
                     let start = self.cell.start(self.inputs(isa, t, row, &channels), &channels);
                     store_each(start, sums, LANES, &(0..LANES));
@@ -92,21 +91,8 @@ impl<C: Cell<G, K, M>, const G: usize, const K: usize, const M: usize> Kernel fo
                     product(isa, factors, &mut sums[gate * LANES..], G * LANES, |sum| sum);
                 }
                 for (row, sums) in sums.chunks_exact(G * LANES).enumerate() {
-                    let inputs = self.inputs(isa, t, row, &channels);
                     let sums = load_each(isa, sums, LANES, &(0..LANES));
-                    let mut memory = [isa.zero(); M];
-                    for (memory, from) in memory.iter_mut().zip(&self.memory) {
-                        *memory = isa.load(&from[row * d..][channels.clone()]);
-                    }
-                    let step = self.cell.step(inputs, sums, isa.load(&self.h[row * d..][channels.clone()]), memory);
-                    step.h.store(&mut next[row * d..][channels.clone()]);
-                    step.h.store(&mut self.all[(row * l + t) * d..][channels.clone()]);
-                    for (memory, to) in step.memory.iter().zip(&mut self.memory) {
-                        memory.store(&mut to[row * d..][channels.clone()]);
-                    }
-                    if !self.kept.is_empty() {
-                        store_each(step.kept, &mut self.kept[(row * l + t) * K * d..][..K * d], d, &channels);
-                    }
+                    self.step(isa, (t, row), &channels, sums).store(&mut next[row * d..][channels.clone()]);
                 }
             }
             self.h.copy_from_slice(&next);
@@ -117,9 +103,34 @@ impl<C: Cell<G, K, M>, const G: usize, const K: usize, const M: usize> Kernel fo
 impl<C: Cell<G, K, M>, const G: usize, const K: usize, const M: usize> Task<'_, C, G, K, M> {
     /// Sixteen channels of each gate's input.
     #[inline(always)]
-    fn inputs<I: Isa>(&self, isa: I, t: usize, row: usize, channels: &Range<usize>) -> [crate::cpu::simd::Lanes<I>; G] {
+    fn inputs<I: Isa>(&self, isa: I, t: usize, row: usize, channels: &Range<usize>) -> [Lanes<I>; G] {
         let Dims { l, d, .. } = self.call.dims;
         let token = (self.sequences.start + row) * l + t;
         load_each(isa, &self.call.gates[token * G * d..][..G * d], d, channels)
+    }
+    /// Takes sixteen channels of one sequence a step further; returns the new `h`, which others still need as it was.
+    #[inline(always)]
+    fn step<I: Isa>(
+        &mut self,
+        isa: I,
+        (t, row): (usize, usize),
+        channels: &Range<usize>,
+        sums: [Lanes<I>; G],
+    ) -> Lanes<I> {
+        let Dims { l, d, .. } = self.call.dims;
+        let inputs = self.inputs(isa, t, row, channels);
+        let mut memory = [isa.zero(); M];
+        for (memory, from) in memory.iter_mut().zip(&self.memory) {
+            *memory = isa.load(&from[row * d..][channels.clone()]);
+        }
+        let step = self.cell.step(inputs, sums, isa.load(&self.h[row * d..][channels.clone()]), memory);
+        step.h.store(&mut self.all[(row * l + t) * d..][channels.clone()]);
+        for (memory, to) in step.memory.iter().zip(&mut self.memory) {
+            memory.store(&mut to[row * d..][channels.clone()]);
+        }
+        if !self.kept.is_empty() {
+            store_each(step.kept, &mut self.kept[(row * l + t) * K * d..][..K * d], d, channels);
+        }
+        step.h
     }
 }

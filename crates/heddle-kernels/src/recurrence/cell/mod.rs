@@ -14,7 +14,7 @@ use std::ops::Range;
 pub(super) use backward::{Upstream, backward};
 pub(super) use forward::{Outcome, forward};
 
-use crate::cpu::simd::{Isa, Lanes};
+use crate::cpu::simd::{Isa, LANES, Lanes};
 
 /// Tasks that a batch is cut into if that leaves each enough sequences.
 const TASKS: usize = 8;
@@ -108,6 +108,11 @@ pub(super) struct Sequences<'a, const M: usize> {
     pub(super) h: &'a [f32],
     /// Each `[b, d]`.
     pub(super) memory: [&'a [f32]; M],
+}
+
+/// The blocks of sixteen channels.
+fn blocks(d: usize) -> impl DoubleEndedIterator<Item = Range<usize>> {
+    (0..d.div_ceil(LANES)).map(move |block| block * LANES..d.min((block + 1) * LANES))
 }
 
 /// Sixteen channels of `N` neighbouring vectors of `d` channels.

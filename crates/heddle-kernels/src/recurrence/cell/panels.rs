@@ -3,7 +3,7 @@
 use crate::cpu::product::Right;
 use crate::cpu::simd::LANES;
 
-/// Sequence by tokens below which packing a weight costs more than it saves.
+/// Below so many rows, over all products with a weight, packing it costs more than it saves.
 const WORTH_PACKING: usize = 32;
 
 /// Sixteen channels of one gate after the other, for the product of states `[·, d]` and the weight.

@@ -88,22 +88,26 @@ impl Kernel for Task<'_> {
     fn run<I: Isa>(mut self, isa: I) {
         let d = self.d;
         let panels = self.bias.len().div_ceil(LANES);
-        let mut packed = vec![0.0; SPAN * LANES];
+        // `[panel, token, 16]`, and zeros behind the last column.
+        let mut packed = vec![0.0; panels * SPAN * LANES];
         let mut tile = vec![0.0; d * LANES];
         let mut sums = vec![0.0; panels * d * LANES];
         for span in self.spans {
-            for (panel, sums) in sums.chunks_exact_mut(d * LANES).enumerate() {
-                let within = panel * LANES..self.bias.len().min((panel + 1) * LANES);
-                let mut bias = isa.zero();
-                for (i, packed) in packed.chunks_exact_mut(LANES).take(span.count).enumerate() {
-                    let row = (span.first + i * span.step) * self.width + self.first;
-                    let g_sums = isa.load(&self.g_sums[row..][within.clone()]);
-                    g_sums.store(packed);
-                    bias += g_sums;
+            for token in 0..span.count {
+                let row = (span.first + token * span.step) * self.width + self.first;
+                for (panel, g_sums) in self.g_sums[row..][..self.bias.len()].chunks(LANES).enumerate() {
+                    isa.load(g_sums).store(&mut packed[(panel * SPAN + token) * LANES..][..LANES]);
                 }
-                (isa.load(&self.bias[within.clone()]) + bias).store(&mut self.bias[within]);
+            }
+            let panels = packed.chunks_exact(SPAN * LANES).zip(sums.chunks_exact_mut(d * LANES));
+            for ((packed, sums), bias) in panels.zip(self.bias.chunks_mut(LANES)) {
+                let mut sum = isa.zero();
+                for g_sums in packed.chunks_exact(LANES).take(span.count) {
+                    sum += isa.load(g_sums);
+                }
+                (isa.load(bias) + sum).store(bias);
                 let left = Left { data: span.states, across: 1, along: d };
-                let right = Right { data: &packed, stride: LANES };
+                let right = Right { data: packed, stride: LANES };
                 product(isa, Factors { left, right, rows: d, inner: span.count }, &mut tile, LANES, |_| isa.zero());
                 for (sum, term) in sums.chunks_exact_mut(LANES).zip(tile.chunks_exact(LANES)) {
                     (isa.load(sum) + isa.load(term)).store(sum);

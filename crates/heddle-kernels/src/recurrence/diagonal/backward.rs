@@ -4,7 +4,7 @@
 //! computed again from those kept before the chunk; then their gradient, `g_t = 2 c̄ ∂y_t + λ̄ g_{t+1}`, runs back. A complex
 //! number's gradient is the pair of those of its parts.
 
-use super::cpu::{Recurrence, States, step};
+use super::cpu::{Recurrence, Rows, States, step};
 use crate::cpu::channels::{CHUNK, Dims, Place, run_all, state_parts, sum_terms, token_parts};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, parts};
@@ -95,14 +95,8 @@ struct Workspace<I: Isa> {
     g: States<I>,
     g_decay: States<I>,
     g_read: States<I>,
-}
-
-/// What a block's states read and write in a chunk.
-struct Rows<I: Isa> {
-    u: [Lanes<I>; CHUNK],
-    g_y: [Lanes<I>; CHUNK],
-    g_u: [Lanes<I>; CHUNK],
-    tokens: usize,
+    /// Some states before each token of a chunk: `[token, part, few]`.
+    before: Vec<Lanes<I>>,
 }
 
 impl Kernel for Task<'_> {
@@ -114,37 +108,37 @@ impl Kernel for Task<'_> {
         let n = dims.n;
         let mut work = self.workspace(isa);
         let blocks = self.place.blocks();
+        let mut rows = [(); 3].map(|()| Rows::zeros(isa, blocks));
         for chunk in (0..dims.chunks()).rev() {
+            let tokens = dims.chunk(chunk);
+            let [u, g_y, g_u] = &mut rows;
+            u.load(isa, self.call.u, (&self.place, &dims), &tokens);
+            if let Some(upstream) = self.upstream.y {
+                g_y.load(isa, upstream, (&self.place, &dims), &tokens);
+            }
             for block in 0..blocks {
                 let (window, channels) = self.place.window(block);
+                let length = ..tokens.len();
+                let (u, g_y) = (&u.block(block)[length], &g_y.block(block)[length]);
+                let g_u = &mut g_u.block_mut(block)[length];
                 let skip = isa.load(&self.call.skip[channels]);
-                let tokens = dims.chunk(chunk);
-                let zeros = [isa.zero(); CHUNK];
-                let mut rows = Rows { u: zeros, g_y: zeros, g_u: zeros, tokens: tokens.len() };
                 let mut g_skip = isa.load(&self.skip[window.clone()]);
-                for (i, t) in tokens.clone().enumerate() {
-                    let token = self.place.of_token(&dims, t);
-                    rows.u[i] = isa.load(&self.call.u[token.clone()][window.clone()]);
-                    if let Some(g_y) = self.upstream.y {
-                        rows.g_y[i] = isa.load(&g_y[token][window.clone()]);
-                    }
-                    rows.g_u[i] = skip * rows.g_y[i];
-                    g_skip = rows.g_y[i].mul_add(rows.u[i], g_skip);
+                for ((u, g_y), g_u) in u.iter().zip(g_y).zip(g_u.iter_mut()) {
+                    *g_u = skip * *g_y;
+                    g_skip = g_y.mul_add(*u, g_skip);
                 }
-                g_skip.store(&mut self.skip[window.clone()]);
+                g_skip.store(&mut self.skip[window]);
                 let kept = &self.boundaries[(chunk * blocks + block) * 2 * n * LANES..][..2 * n * LANES];
                 for state in (0..n).step_by(few::<I>()) {
                     let first = block * work.g.padded + state;
                     if few::<I>() == 2 {
-                        walk_back::<I, 2>(isa, first, load_kept(isa, kept, n, state), &mut work, &mut rows);
+                        walk_back::<I, 2>(load_kept(isa, kept, n, state), first, &mut work, u, g_y, g_u);
                     } else {
-                        walk_back::<I, 1>(isa, first, load_kept(isa, kept, n, state), &mut work, &mut rows);
+                        walk_back::<I, 1>(load_kept(isa, kept, n, state), first, &mut work, u, g_y, g_u);
                     }
                 }
-                for (t, g_u) in tokens.zip(&rows.g_u) {
-                    g_u.store(self.u.row(t, window.clone()));
-                }
             }
+            g_u.store(&mut self.u, &self.place, &tokens);
         }
         work.g.store(n, &mut self.state);
         work.g_decay.store(n, &mut self.decay);
@@ -175,6 +169,7 @@ impl Task<'_> {
             g,
             g_decay: States::zeros(isa, blocks, padded),
             g_read: States::zeros(isa, blocks, padded),
+            before: vec![isa.zero(); CHUNK * 2 * few::<I>()],
         }
     }
 }
@@ -191,25 +186,23 @@ fn load_kept<I: Isa, const COUNT: usize>(isa: I, kept: &[f32], n: usize, first: 
     states
 }
 
-/// Takes some states over a chunk, from `h` before it, and their gradients back.
+/// Takes some states over a chunk, from `h` before it, and their gradients back, which add up to `g_u`.
 #[inline(always)]
 fn walk_back<I: Isa, const COUNT: usize>(
-    isa: I,
+    [mut re, mut im]: [[Lanes<I>; COUNT]; 2],
     first: usize,
-    h: [[Lanes<I>; COUNT]; 2],
     work: &mut Workspace<I>,
-    rows: &mut Rows<I>,
+    u: &[Lanes<I>],
+    g_y: &[Lanes<I>],
+    g_u: &mut [Lanes<I>],
 ) {
     let decay = work.decay.few::<COUNT>(first);
-    // The states before each token.
-    let mut before = [[[isa.zero(); COUNT]; 2]; CHUNK];
-    let [mut re, mut im] = h;
     let [mut g_read, mut g_read_im] = work.g_read.few::<COUNT>(first);
-    for (t, before) in before[..rows.tokens].iter_mut().enumerate() {
-        *before = [re, im];
-        let (u, g_y) = (rows.u[t], rows.g_y[t]);
+    for ((before, u), g_y) in work.before.chunks_exact_mut(2 * COUNT).zip(u).zip(g_y) {
+        before[..COUNT].copy_from_slice(&re);
+        before[COUNT..].copy_from_slice(&im);
         for i in 0..COUNT {
-            [re[i], im[i]] = step([decay[0][i], decay[1][i]], [re[i], im[i]], u);
+            [re[i], im[i]] = step([decay[0][i], decay[1][i]], [re[i], im[i]], *u);
             g_read[i] = g_y.mul_add(re[i], g_read[i]);
             g_read_im[i] = g_y.mul_add(im[i], g_read_im[i]);
         }
@@ -219,19 +212,20 @@ fn walk_back<I: Isa, const COUNT: usize>(
     let read = work.read.few::<COUNT>(first);
     let [mut g, mut g_im] = work.g.few::<COUNT>(first);
     let [mut g_decay, mut g_decay_im] = work.g_decay.few::<COUNT>(first);
-    for (t, [re, im]) in before[..rows.tokens].iter().enumerate().rev() {
-        let g_y = rows.g_y[t];
-        let mut g_u = rows.g_u[t];
+    let before = work.before[..2 * COUNT * u.len()].chunks_exact(2 * COUNT);
+    for ((before, g_y), g_u) in before.zip(g_y).zip(g_u).rev() {
+        let (re, im) = before.split_at(COUNT);
+        let mut sum = *g_u;
         for i in 0..COUNT {
-            let g_re = read[0][i].mul_add(g_y, g[i]);
-            let g_imaginary = read[1][i].mul_add(g_y, g_im[i]);
-            g_u += g_re;
+            let g_re = read[0][i].mul_add(*g_y, g[i]);
+            let g_imaginary = read[1][i].mul_add(*g_y, g_im[i]);
+            sum += g_re;
             g_decay[i] = g_re.mul_add(re[i], g_imaginary.mul_add(im[i], g_decay[i]));
             g_decay_im[i] = g_imaginary.mul_add(re[i], (-g_re).mul_add(im[i], g_decay_im[i]));
             g[i] = decay[0][i].mul_add(g_re, decay[1][i] * g_imaginary);
             g_im[i] = decay[0][i].mul_add(g_imaginary, -(decay[1][i] * g_re));
         }
-        rows.g_u[t] = g_u;
+        *g_u = sum;
     }
     work.g.put(first, [g, g_im]);
     work.g_decay.put(first, [g_decay, g_decay_im]);

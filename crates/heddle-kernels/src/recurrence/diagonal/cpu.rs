@@ -4,6 +4,8 @@
 //! the registers hold with their coefficients, and each few walks over all tokens of the chunk; the outputs, which sum over
 //! them, stay in the nearest cache.
 
+use std::ops::Range;
+
 use crate::cpu::channels::{CHUNK, Dims, Place, run_all, state_parts, token_parts, transpose_in, transpose_out};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, parts};
@@ -96,6 +98,44 @@ impl<I: Isa> States<I> {
     }
 }
 
+/// A chunk of a task's sequence: `[block, token]`. Memory is read and written row by row, which it likes best.
+pub(super) struct Rows<I: Isa>(Vec<Lanes<I>>);
+
+impl<I: Isa> Rows<I> {
+    #[inline(always)]
+    pub(super) fn zeros(isa: I, blocks: usize) -> Self {
+        Self(vec![isa.zero(); blocks * CHUNK])
+    }
+
+    #[inline(always)]
+    pub(super) fn load(&mut self, isa: I, from: &[f32], (place, dims): (&Place, &Dims), tokens: &Range<usize>) {
+        for (i, t) in tokens.clone().enumerate() {
+            for (block, from) in from[place.of_token(dims, t)].chunks(LANES).enumerate() {
+                self.0[block * CHUNK + i] = isa.load(from);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn store(&self, to: &mut Columns<'_>, place: &Place, tokens: &Range<usize>) {
+        for (i, t) in tokens.clone().enumerate() {
+            for (block, to) in to.row(t, 0..place.channels.len()).chunks_mut(LANES).enumerate() {
+                self.0[block * CHUNK + i].store(to);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn block(&self, block: usize) -> &[Lanes<I>] {
+        &self.0[block * CHUNK..][..CHUNK]
+    }
+
+    #[inline(always)]
+    pub(super) fn block_mut(&mut self, block: usize) -> &mut [Lanes<I>] {
+        &mut self.0[block * CHUNK..][..CHUNK]
+    }
+}
+
 /// `λ h + u`
 #[inline(always)]
 pub(super) fn step<I: Isa>(decay: [Lanes<I>; 2], h: [Lanes<I>; 2], u: Lanes<I>) -> [Lanes<I>; 2] {
@@ -146,34 +186,30 @@ impl Kernel for Task<'_> {
         read.scale([2.0, -2.0]);
         let mut h = States::load(isa, state.map(|part| &part[of_states.clone()]), n, padded);
         let mut kept = self.boundaries.chunks_exact_mut(n * LANES);
+        let (mut u, mut y) = (Rows::zeros(isa, self.place.blocks()), Rows::zeros(isa, self.place.blocks()));
         for chunk in 0..dims.chunks() {
+            let tokens = dims.chunk(chunk);
+            u.load(isa, self.call.u, (&self.place, &dims), &tokens);
             for block in 0..self.place.blocks() {
                 for (part, kept) in h.parts.iter().zip(kept.by_ref()) {
                     for (h, kept) in part[block * padded..][..n].iter().zip(kept.chunks_exact_mut(LANES)) {
                         h.store(kept);
                     }
                 }
-                let (window, channels) = self.place.window(block);
-                let skip = isa.load(&self.call.skip[channels]);
-                let mut u = [isa.zero(); CHUNK];
-                let mut y = [isa.zero(); CHUNK];
-                let tokens = dims.chunk(chunk);
-                for ((t, u), y) in tokens.clone().zip(&mut u).zip(&mut y) {
-                    *u = isa.load(&self.call.u[self.place.of_token(&dims, t)][window.clone()]);
+                let skip = isa.load(&self.call.skip[self.place.window(block).1]);
+                let (u, y) = (&u.block(block)[..tokens.len()], &mut y.block_mut(block)[..tokens.len()]);
+                for (y, u) in y.iter_mut().zip(u) {
                     *y = skip * *u;
                 }
                 for first in (block * padded..(block + 1) * padded).step_by(few::<I>()) {
-                    let (u, y) = (&u[..tokens.len()], &mut y[..tokens.len()]);
                     if few::<I>() == 4 {
                         walk::<I, 4>(first, [&decay, &read], &mut h, u, y);
                     } else {
                         walk::<I, 1>(first, [&decay, &read], &mut h, u, y);
                     }
                 }
-                for (t, y) in tokens.zip(&y) {
-                    y.store(self.y.row(t, window.clone()));
-                }
             }
+            y.store(&mut self.y, &self.place, &tokens);
         }
         h.store(n, &mut self.state);
     }
@@ -191,10 +227,12 @@ fn walk<I: Isa, const COUNT: usize>(
     let (decay, read) = (decay.few::<COUNT>(first), read.few::<COUNT>(first));
     let [mut re, mut im] = h.few::<COUNT>(first);
     for (u, y) in u.iter().zip(y) {
+        let mut sum = *y;
         for i in 0..COUNT {
             [re[i], im[i]] = step([decay[0][i], decay[1][i]], [re[i], im[i]], *u);
-            *y = read[0][i].mul_add(re[i], read[1][i].mul_add(im[i], *y));
+            sum = read[0][i].mul_add(re[i], read[1][i].mul_add(im[i], sum));
         }
+        *y = sum;
     }
     h.put(first, [re, im]);
 }

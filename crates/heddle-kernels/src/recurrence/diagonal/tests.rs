@@ -74,9 +74,9 @@ fn oracle([b, l, e, n]: [usize; 4], x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let mut y = vec![0.0; b * l * e];
     for i in 0..b {
         for t in 0..l {
-            for c in 0..e {
+            for (c, skip) in skip.iter().enumerate() {
                 let token = (i * l + t) * e + c;
-                y[token] = skip[c] * u[token];
+                y[token] = skip * u[token];
                 for s in 0..n {
                     let (own, shared) = ((i * e + c) * n + s, c * n + s);
                     let (before, before_im) = (re[own], im[own]);
