@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use heddle_tasks::Split;
 
 use crate::Registry;
+use crate::bench::{self, BenchError, Setting};
 use crate::config::{ConfigError, Loaded, PlannedRun, load};
 use crate::report::{ReportOptions, write_report};
 use crate::run::{Finished, RunError, RunOptions, check, run};
@@ -39,6 +40,50 @@ enum Verb {
     /// What the tasks are, and examples of them
     #[command(subcommand)]
     Task(TaskVerb),
+    /// How fast the parts are on this machine
+    #[command(subcommand)]
+    Bench(BenchVerb),
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchVerb {
+    /// Measure sequence mixers with their default settings: tokens a second, state, peak memory
+    #[command(after_help = "Example: heddle bench blocks --lengths 1024,4096 --only attention,mamba")]
+    Blocks(BlocksArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct BlocksArgs {
+    /// Where to run: `cpu` (Burn's Flex backend) or `ndarray`
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Lengths of the sequences
+    #[arg(long, value_delimiter = ',', default_values_t = [1024, 4096], value_parser = positive)]
+    lengths: Vec<usize>,
+    /// Width of the tokens
+    #[arg(long, default_value_t = 128, value_parser = positive)]
+    d_model: usize,
+    /// Sequences
+    #[arg(long, default_value_t = 1, value_parser = positive)]
+    batch: usize,
+    /// Mixers to measure [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "KIND")]
+    only: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Measure this mixer in this process and print a row
+    #[arg(long, hide = true, value_name = "KIND")]
+    measure: Option<String>,
+}
+
+/// A number that is not zero.
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("use 1 or more".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -156,6 +201,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>()
         || error.is::<heddle_tasks::TaskError>()
         || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
+        || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
         || matches!(error.downcast_ref(), Some(crate::report::ReportError::NoRun { .. }))
 }
 
@@ -164,6 +210,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
         Verb::Run(args) => run_verb(args, registry, out),
         Verb::Sweep(args) => sweep_verb(args, registry, out),
         Verb::Report(args) => report_verb(args, out),
+        Verb::Bench(BenchVerb::Blocks(args)) => blocks_verb(&args, registry, out),
         Verb::Task(verb) => {
             match verb {
                 TaskVerb::List { json } => task_verbs::list(registry, json, out)?,
@@ -253,6 +300,24 @@ fn case_order(planned: &[PlannedRun]) -> Vec<String> {
 fn report_verb(args: ReportArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
     let folder = args.out.unwrap_or_else(|| args.dirs[0].clone());
     print_report(&args.dirs, &folder, &ReportOptions::default(), out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn blocks_verb(args: &BlocksArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
+    let setting = |length| Setting { device: args.device.clone(), d_model: args.d_model, batch: args.batch, length };
+    if let Some(kind) = &args.measure {
+        let row = bench::measure(kind, &setting(args.lengths[0]), &registry.mixers)?;
+        out.line(&serde_json::to_string(&row)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let all: Vec<String> = registry.mixers.kinds().map(str::to_owned).collect();
+    let kinds = if args.only.is_empty() { &all } else { &args.only };
+    kinds.iter().try_for_each(|kind| bench::check(kind, args.d_model, &registry.mixers, &args.device))?;
+    let mut rows = vec![];
+    for (kind, &length) in kinds.iter().flat_map(|kind| args.lengths.iter().map(move |length| (kind, length))) {
+        rows.push(bench::measure_apart(kind, &setting(length))?);
+    }
+    out.line(&if args.json { serde_json::to_string_pretty(&rows)? } else { bench::table(&rows).terminal(None) })?;
     Ok(ExitCode::SUCCESS)
 }
 

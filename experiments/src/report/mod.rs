@@ -9,12 +9,12 @@ pub mod stats;
 mod checks;
 mod compare;
 mod figures;
-mod format;
+pub(crate) mod format;
 mod gather;
 mod html;
 mod links;
 mod read;
-mod sheet;
+pub(crate) mod sheet;
 mod table;
 
 #[cfg(test)]
