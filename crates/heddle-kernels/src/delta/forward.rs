@@ -51,7 +51,7 @@ impl Kernel for Task<'_> {
         let (call, level) = (self.call, self.level);
         let dims = call.dims;
         let (mut keys, mut gates) = (Keys::new(dims.n), Gates::new());
-        let mut work = [0; 4].map(|_| Aligned::zeros(2 * SQUARE));
+        let mut work = std::array::from_fn(|_| Aligned::zeros(2 * SQUARE));
         let mut states = Aligned::zeros(self.place.heads.len() * dims.head_state());
         states_in(isa, &dims, call.states(call.state, &self.place), &mut states);
         for chunk in 0..dims.chunks() {

@@ -22,7 +22,7 @@ pub(super) const SQUARE: usize = CHUNK * LANES;
 const TASKS: usize = 32;
 
 /// Below this many state updates, starting threads takes longer than the work.
-const WORTH_THREADS: usize = 1 << 16;
+const WORTH_THREADS: usize = 1 << 17;
 
 /// The sizes of a delta rule.
 #[derive(Clone, Copy, Debug)]
