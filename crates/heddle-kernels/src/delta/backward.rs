@@ -182,9 +182,9 @@ impl Kernel for Task<'_> {
 impl Task<'_> {
     /// Computes a head's states and errors in a span.
     #[inline(always)]
-    fn recompute<I: Isa>(&self, isa: I, head: usize, kept: &[f32], chunks: &mut [Chunk], work: &mut [Aligned; 3]) {
+    fn recompute<I: Isa>(&self, isa: I, head: usize, kept: &[f32], chunks: &mut [Chunk], work: &mut [Aligned; 2]) {
         let dims = self.call.dims;
-        let [answers, now, at_end] = work;
+        let [answers, at_end] = work;
         chunks[0].state.copy_from_slice(kept);
         for index in 0..chunks.len() {
             let (chunks, rest) = chunks.split_at_mut(index + 1);
@@ -194,8 +194,8 @@ impl Task<'_> {
             let step = Step { call, level, sequence, head, keys, gates };
             let panels = state.chunks_exact(dims.n * LANES).zip(errors.chunks_exact_mut(SQUARE));
             for (panel, (state, errors)) in panels.enumerate() {
-                step.ask(state, false, answers);
-                step.solve(isa, panel, answers, Written { errors, now, at_end });
+                step.ask(state, answers);
+                step.solve(isa, panel, answers, Written { errors, at_end });
                 if let Some(next) = rest.first_mut() {
                     let next = &mut next.state[panel * dims.n * LANES..][..dims.n * LANES];
                     next.copy_from_slice(state);

@@ -7,7 +7,7 @@ use super::layout::{CHUNK, Delta, Dims, Place, run_all};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, columns};
 
-/// Tokens from which on a chunk is faster.
+/// Tokens from which on it pays to lay the state out for a pass over many.
 const MANY: usize = CHUNK / 2;
 
 /// Whether there are so few tokens.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes};
 
-/// Tokens that are computed together. As many as a vector has lanes, so that a matrix of tokens by tokens is sixteen
+/// Tokens that the backward pass computes together. As many as a vector has lanes, so that a matrix of tokens by tokens is sixteen
 /// vectors and turns over in registers.
 pub(super) const CHUNK: usize = LANES;
 

@@ -59,8 +59,8 @@ impl DeltaInput {
     }
 }
 
-/// The gated delta rule (arXiv:2412.06464, eq. 10): what [`delta_rule_by_definition`] computes, sixteen tokens at
-/// a time, or one by one where there are few.
+/// The gated delta rule (arXiv:2412.06464, eq. 10): what [`delta_rule_by_definition`] computes, in one pass over the
+/// sequence.
 ///
 /// ```text
 /// S_t = α_t S_{t-1} (I − β_t k_t k_tᵀ) + β_t v_t k_tᵀ        o_t = S_t q_t
@@ -68,7 +68,8 @@ impl DeltaInput {
 ///
 /// `S` before the first token is `state`, and the second result is `S` after the last, so a sequence may be taken in
 /// pieces. Gradients flow to all inputs, through `o` and through the returned state. For them the forward pass keeps one
-/// state every 64 tokens, and the backward pass computes everything else again.
+/// state every 64 tokens; the backward pass takes sixteen tokens at a time, as the paper's chunks do, and computes again
+/// what lies between.
 ///
 /// # Shapes
 /// - `state`, and the returned state: `[b, h, p, n]`

@@ -136,7 +136,7 @@ impl Pull {
     #[inline(always)]
     fn solve<I: Isa>(&mut self, isa: I, step: &Step<'_>, g: &[f32]) {
         let (gates, count) = (step.gates, step.keys.count());
-        step.ask(g, false, &mut self.z);
+        step.ask(g, &mut self.z);
         scale_rows(isa, &mut self.z, &gates.to_end);
         let left = Left { data: &gates.answer, across: LANES, along: 1 };
         let (right, out) = (&self.g_o, &mut self.z);
