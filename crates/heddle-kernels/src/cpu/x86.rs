@@ -4,6 +4,9 @@ use std::arch::x86_64::*;
 
 use super::{Isa, Kernel, Sixteen};
 
+/// To the nearest integer, without raising a flag.
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
 /// Two 256-bit registers to a vector.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
@@ -92,7 +95,7 @@ impl Isa for Avx512 {
         max(a, b) -> __m512 = _mm512_max_ps(a, b);
         min(a, b) -> __m512 = _mm512_min_ps(a, b);
         sqrt(a) -> __m512 = _mm512_sqrt_ps(a);
-        round(a) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        round(a) -> __m512 = _mm512_roundscale_ps::<NEAREST>(a);
         scale(a, k) -> __m512 = {
             let k = _mm512_add_epi32(_mm512_cvtps_epi32(k), _mm512_set1_epi32(127));
             _mm512_mul_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(k)))
@@ -105,14 +108,27 @@ impl Isa for Avx512 {
     }
 }
 
-#[inline(always)]
-fn halves(a: [__m256; 2], f: impl Fn(__m256) -> __m256) -> [__m256; 2] {
-    [f(a[0]), f(a[1])]
+// As functions of half a vector and not as closures, which the compiler would call instead of inlining them.
+
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn scale_half(a: __m256, k: __m256) -> __m256 {
+    let k = _mm256_add_epi32(_mm256_cvtps_epi32(k), _mm256_set1_epi32(127));
+    _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(k)))
 }
 
-#[inline(always)]
-fn pairs(a: [__m256; 2], b: [__m256; 2], f: impl Fn(__m256, __m256) -> __m256) -> [__m256; 2] {
-    [f(a[0], b[0]), f(a[1], b[1])]
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn mantissa_half(a: __m256) -> __m256 {
+    let fraction = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x007f_ffff));
+    _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f80_0000)))
+}
+
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn exponent_half(a: __m256) -> __m256 {
+    let biased = _mm256_srli_epi32::<23>(_mm256_castps_si256(a));
+    _mm256_cvtepi32_ps(_mm256_sub_epi32(biased, _mm256_set1_epi32(127)))
 }
 
 impl Isa for Avx2 {
@@ -139,28 +155,19 @@ impl Isa for Avx2 {
         }
     }
     intrinsics! {
-        add(a, b) -> [__m256; 2] = pairs(a, b, |a, b| _mm256_add_ps(a, b));
-        sub(a, b) -> [__m256; 2] = pairs(a, b, |a, b| _mm256_sub_ps(a, b));
-        mul(a, b) -> [__m256; 2] = pairs(a, b, |a, b| _mm256_mul_ps(a, b));
-        div(a, b) -> [__m256; 2] = pairs(a, b, |a, b| _mm256_div_ps(a, b));
+        add(a, b) -> [__m256; 2] = [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])];
+        sub(a, b) -> [__m256; 2] = [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])];
+        mul(a, b) -> [__m256; 2] = [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])];
+        div(a, b) -> [__m256; 2] = [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])];
         mul_add(a, b, c) -> [__m256; 2] = [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
-        max(a, b) -> [__m256; 2] = pairs(a, b, |a, b| _mm256_max_ps(a, b));
-        min(a, b) -> [__m256; 2] = pairs(a, b, |a, b| _mm256_min_ps(a, b));
-        sqrt(a) -> [__m256; 2] = halves(a, |a| _mm256_sqrt_ps(a));
-        round(a) -> [__m256; 2] = halves(a, |a| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a));
-        scale(a, k) -> [__m256; 2] = pairs(a, k, |a, k| {
-            let k = _mm256_add_epi32(_mm256_cvtps_epi32(k), _mm256_set1_epi32(127));
-            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(k)))
-        });
+        max(a, b) -> [__m256; 2] = [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])];
+        min(a, b) -> [__m256; 2] = [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])];
+        sqrt(a) -> [__m256; 2] = [_mm256_sqrt_ps(a[0]), _mm256_sqrt_ps(a[1])];
+        round(a) -> [__m256; 2] = [_mm256_round_ps::<NEAREST>(a[0]), _mm256_round_ps::<NEAREST>(a[1])];
+        scale(a, k) -> [__m256; 2] = [scale_half(a[0], k[0]), scale_half(a[1], k[1])];
         split(a) -> ([__m256; 2], [__m256; 2]) = (
-            halves(a, |a| {
-                let fraction = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x007f_ffff));
-                _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f80_0000)))
-            }),
-            halves(a, |a| {
-                let biased = _mm256_srli_epi32::<23>(_mm256_castps_si256(a));
-                _mm256_cvtepi32_ps(_mm256_sub_epi32(biased, _mm256_set1_epi32(127)))
-            }),
+            [mantissa_half(a[0]), mantissa_half(a[1])],
+            [exponent_half(a[0]), exponent_half(a[1])],
         );
         if_less(a, b, yes, no) -> [__m256; 2] = [
             _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0])),

@@ -149,6 +149,8 @@ impl Kernel for Task<'_> {
     fn run<I: Isa>(mut self, isa: I) {
         let (dims, heads) = (self.call.dims, self.place.heads.clone());
         let mut chunks: Vec<_> = (0..SPAN.min(dims.chunks())).map(|_| Chunk::new(&dims)).collect();
+        let mut work = std::array::from_fn(|_| Aligned::zeros(SQUARE));
+        let mut rows = Aligned::zeros(CHUNK * dims.n);
         let mut pull = Pull::new(dims.n);
         let mut gradients = Aligned::zeros(heads.len() * dims.head_state());
         if let Some(last) = self.upstream.state {
@@ -164,13 +166,13 @@ impl Kernel for Task<'_> {
             for (head, g_state) in heads.clone().zip(gradients.chunks_exact_mut(dims.head_state())) {
                 let index = span * heads.len() + head - heads.start;
                 let kept = &self.boundaries[index * dims.head_state()..][..dims.head_state()];
-                self.recompute(isa, head, kept, &mut chunks[..count]);
+                self.recompute(isa, head, kept, &mut chunks[..count], &mut work);
                 for chunk in chunks[..count].iter_mut().rev() {
                     self.take_back(isa, head, chunk, g_state, &mut pull);
                 }
             }
             for chunk in &chunks[..count] {
-                self.write_keys(isa, chunk);
+                self.write_keys(isa, chunk, &mut rows);
             }
         }
         states_out(isa, &dims, &gradients, self.state);
@@ -180,10 +182,9 @@ impl Kernel for Task<'_> {
 impl Task<'_> {
     /// Computes a head's states and errors in a span.
     #[inline(always)]
-    fn recompute<I: Isa>(&self, isa: I, head: usize, kept: &[f32], chunks: &mut [Chunk]) {
+    fn recompute<I: Isa>(&self, isa: I, head: usize, kept: &[f32], chunks: &mut [Chunk], work: &mut [Aligned; 2]) {
         let dims = self.call.dims;
-        let mut work = [0; 3].map(|_| Aligned::zeros(SQUARE));
-        let [answers, now, at_end] = &mut work;
+        let [answers, at_end] = work;
         chunks[0].state.copy_from_slice(kept);
         for index in 0..chunks.len() {
             let (chunks, rest) = chunks.split_at_mut(index + 1);
@@ -193,8 +194,8 @@ impl Task<'_> {
             let step = Step { call, level, sequence, head, keys, gates };
             let panels = state.chunks_exact(dims.n * LANES).zip(errors.chunks_exact_mut(SQUARE));
             for (panel, (state, errors)) in panels.enumerate() {
-                step.ask(state, false, answers);
-                step.solve(isa, panel, answers, Written { errors, now, at_end });
+                step.ask(state, answers);
+                step.solve(isa, panel, answers, Written { errors, at_end });
                 if let Some(next) = rest.first_mut() {
                     let next = &mut next.state[panel * dims.n * LANES..][..dims.n * LANES];
                     next.copy_from_slice(state);
@@ -233,11 +234,10 @@ impl Task<'_> {
 
     /// Writes a chunk's gradients of queries and keys.
     #[inline(always)]
-    fn write_keys<I: Isa>(&mut self, isa: I, chunk: &Chunk) {
+    fn write_keys<I: Isa>(&mut self, isa: I, chunk: &Chunk, rows: &mut [f32]) {
         let n = self.call.dims.n;
-        let mut rows = vec![0.0; CHUNK * n];
         for (across, to) in [(&chunk.g_q, &mut self.q), (&chunk.g_k, &mut self.k)] {
-            turn_out(isa, across, n, &mut rows);
+            turn_out(isa, across, n, rows);
             for (t, row) in chunk.keys.tokens.clone().zip(rows.chunks_exact(n)) {
                 to.row(t, 0..n).copy_from_slice(row);
             }

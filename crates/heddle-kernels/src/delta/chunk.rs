@@ -1,4 +1,5 @@
-//! A chunk of sixteen tokens as matrices (arXiv:2412.06464, section 3.3, solved rather than inverted).
+//! A chunk of sixteen tokens as matrices, for the backward pass (arXiv:2412.06464, section 3.3, solved rather than
+//! inverted).
 //!
 //! With `γ_i` the decay from the start of the chunk to token `i`, and `S₀` the state before it, the recurrence says
 //!

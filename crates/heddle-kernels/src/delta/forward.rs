@@ -1,10 +1,13 @@
-//! The forward pass: chunk after chunk of some heads, each chunk as small products.
+//! The forward pass, token by token.
+//!
+//! A chunk of products takes more arithmetic than its tokens one after another. The backward pass is chunked
+//! nevertheless, because it would have to sum across lanes at every token; forwards nothing has to. A vector holds one of a
+//! state's `n` columns for sixteen of its rows. One pass over a panel's state adds what the token before has written, and
+//! asks for the next token's key and query.
 
-use super::chunk::{Gates, Keys};
-use super::layout::{Delta, Dims, Place, SPAN, SQUARE, run_all, states_in, states_out};
-use super::panel::{Step, Written};
+use super::layout::{CHUNK, Delta, Dims, Place, SPAN, run_all, states_in, states_out};
 use crate::cpu::aligned::Aligned;
-use crate::cpu::simd::{Isa, Kernel, LANES, Level};
+use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, columns, parts};
 
 /// The results of a delta rule.
@@ -28,7 +31,7 @@ pub(super) fn forward(call: Delta<'_>, keep: bool, level: Level) -> Applied {
     let states = state.chunks_exact_mut(heads * p * n);
     let kept = parts(&mut boundaries, dims.tasks().map(|_| kept));
     let tasks = dims.tasks().zip(outputs).zip(states.zip(kept));
-    let tasks = tasks.map(|((place, o), (state, boundaries))| Task { call, level, place, o, state, boundaries });
+    let tasks = tasks.map(|((place, o), (state, boundaries))| Task { call, place, o, state, boundaries });
     run_all(tasks.collect(), dims.parallel(), |task| level.run(task));
     Applied { o, state, boundaries }
 }
@@ -36,11 +39,29 @@ pub(super) fn forward(call: Delta<'_>, keep: bool, level: Level) -> Applied {
 /// The rule for some heads.
 struct Task<'a> {
     call: Delta<'a>,
-    level: Level,
     place: Place,
     o: Columns<'a>,
     state: &'a mut [f32],
     boundaries: &'a mut [f32],
+}
+
+/// What a span's tokens are to a head.
+struct Tokens {
+    first: usize,
+    count: usize,
+    /// Keys and queries: `[token, n]`.
+    k: Aligned,
+    q: Aligned,
+    /// What a token's query finds of its own key.
+    own: [f32; SPAN * CHUNK],
+    decay: [f32; SPAN * CHUNK],
+    beta: [f32; SPAN * CHUNK],
+}
+
+/// What a token has yet to do to some panels.
+struct Pending<I: Isa, const P: usize> {
+    decay: f32,
+    write: [Lanes<I>; P],
 }
 
 impl Kernel for Task<'_> {
@@ -48,23 +69,32 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
-        let (call, level) = (self.call, self.level);
-        let dims = call.dims;
-        let (mut keys, mut gates) = (Keys::new(dims.n), Gates::new());
-        let mut work = [0; 4].map(|_| Aligned::zeros(2 * SQUARE));
+        let dims = self.call.dims;
+        let mut tokens = Tokens {
+            first: 0,
+            count: 0,
+            k: Aligned::zeros(SPAN * CHUNK * dims.n),
+            q: Aligned::zeros(SPAN * CHUNK * dims.n),
+            own: [0.0; SPAN * CHUNK],
+            decay: [1.0; SPAN * CHUNK],
+            beta: [0.0; SPAN * CHUNK],
+        };
         let mut states = Aligned::zeros(self.place.heads.len() * dims.head_state());
-        states_in(isa, &dims, call.states(call.state, &self.place), &mut states);
-        for chunk in 0..dims.chunks() {
-            keys.read(isa, level, &call, &self.place, dims.chunk(chunk));
-            if chunk % SPAN == 0 && !self.boundaries.is_empty() {
-                self.boundaries[chunk / SPAN * states.len()..][..states.len()].copy_from_slice(&states);
+        states_in(isa, &dims, self.call.states(self.call.state, &self.place), &mut states);
+        for span in 0..dims.spans() {
+            tokens.read_keys(isa, &self.call, &self.place, span);
+            if !self.boundaries.is_empty() {
+                self.boundaries[span * states.len()..][..states.len()].copy_from_slice(&states);
             }
-            let heads = self.place.heads.clone();
-            for (head, state) in heads.zip(states.chunks_exact_mut(dims.head_state())) {
-                gates.read(isa, &call, (self.place.sequence, head), &keys);
-                let step = Step { call, level, sequence: self.place.sequence, head, keys: &keys, gates: &gates };
-                for (panel, state) in state.chunks_exact_mut(dims.n * LANES).enumerate() {
-                    self.take(isa, &step, panel, state, &mut work);
+            for (head, state) in self.place.heads.clone().zip(states.chunks_exact_mut(dims.head_state())) {
+                tokens.read_scalars(&self.call, &self.place, head);
+                let mut panels = state.chunks_exact_mut(2 * dims.n * LANES);
+                for (pair, state) in panels.by_ref().enumerate() {
+                    self.walk::<I, 2>(isa, &tokens, (head, 2 * pair), state);
+                }
+                let rest = panels.into_remainder();
+                if !rest.is_empty() {
+                    self.walk::<I, 1>(isa, &tokens, (head, dims.panels() - 1), rest);
                 }
             }
         }
@@ -72,21 +102,96 @@ impl Kernel for Task<'_> {
     }
 }
 
-impl Task<'_> {
-    /// Takes a panel of a head through a chunk.
+impl Tokens {
     #[inline(always)]
-    fn take<I: Isa>(&mut self, isa: I, step: &Step<'_>, panel: usize, state: &mut [f32], work: &mut [Aligned; 4]) {
-        let [answers, errors, now, at_end] = work;
-        step.ask(state, true, answers);
-        step.solve(isa, panel, answers, Written { errors, now, at_end });
-        let outputs = &mut answers[step.keys.count() * LANES..];
-        step.answer(isa, now, outputs);
-        step.advance(at_end, state);
-        let dims = self.call.dims;
-        let first = (step.head - self.place.heads.start) * dims.p;
-        let channels = dims.panel(panel);
-        for (t, row) in step.keys.tokens.clone().zip(outputs.chunks_exact(LANES)) {
-            isa.load(row).store(self.o.row(t, first + channels.start..first + channels.end));
+    fn read_keys<I: Isa>(&mut self, isa: I, call: &Delta<'_>, place: &Place, span: usize) {
+        let Dims { l, n, .. } = call.dims;
+        self.first = span * SPAN * CHUNK;
+        self.count = (SPAN * CHUNK).min(l - self.first);
+        let rows = self.k.chunks_exact_mut(n).zip(self.q.chunks_exact_mut(n)).zip(&mut self.own);
+        for (i, ((k, q), own)) in rows.take(self.count).enumerate() {
+            k.copy_from_slice(call.key_row(call.k, place, self.first + i));
+            q.copy_from_slice(call.key_row(call.q, place, self.first + i));
+            let mut sum = isa.zero();
+            for (k, q) in k.chunks(LANES).zip(q.chunks(LANES)) {
+                sum = isa.load(k).mul_add(isa.load(q), sum);
+            }
+            *own = sum.sum();
         }
     }
+
+    #[inline(always)]
+    fn read_scalars(&mut self, call: &Delta<'_>, place: &Place, head: usize) {
+        for i in 0..self.count {
+            let at = (place.sequence, self.first + i);
+            self.beta[i] = call.scalar(call.beta, at, head);
+            if let Some(log) = call.log_decay {
+                self.decay[i] = call.scalar(log, at, head).exp();
+            }
+        }
+    }
+}
+
+impl Task<'_> {
+    /// Takes `P` panels of a head, from a given one on, through a span.
+    #[inline(always)]
+    fn walk<I: Isa, const P: usize>(
+        &mut self,
+        isa: I,
+        tokens: &Tokens,
+        (head, panel): (usize, usize),
+        state: &mut [f32],
+    ) {
+        let dims = self.call.dims;
+        let n = dims.n;
+        let first = (head - self.place.heads.start) * dims.p;
+        let mut pending = Pending { decay: 1.0, write: [isa.zero(); P] };
+        let mut written = 0..n;
+        for i in 0..tokens.count {
+            let row = i * n..(i + 1) * n;
+            let keys = [&tokens.k[written], &tokens.k[row.clone()], &tokens.q[row.clone()]];
+            let (to_key, to_query) = pass(isa, &pending, keys, state);
+            let t = tokens.first + i;
+            for j in 0..P {
+                let v = self.call.values(isa, self.call.v, (self.place.sequence, t), head, panel + j);
+                let write = to_key[j].mul_add(isa.splat(-tokens.decay[i]), v) * tokens.beta[i];
+                let channels = dims.panel(panel + j);
+                let to = self.o.row(t, first + channels.start..first + channels.end);
+                write.mul_add(isa.splat(tokens.own[i]), to_query[j] * tokens.decay[i]).store(to);
+                pending.write[j] = write;
+            }
+            pending.decay = tokens.decay[i];
+            written = row;
+        }
+        let none = &tokens.k[..n];
+        pass(isa, &pending, [&tokens.k[written], none, none], state);
+    }
+}
+
+/// Does to a state what is pending, under the first key, and asks for the second and for the query behind it.
+#[inline(always)]
+fn pass<I: Isa, const P: usize>(
+    isa: I,
+    pending: &Pending<I, P>,
+    [written, key, query]: [&[f32]; 3],
+    state: &mut [f32],
+) -> ([Lanes<I>; P], [Lanes<I>; P]) {
+    let n = written.len();
+    let decay = isa.splat(pending.decay);
+    let (mut to_key, mut to_query) = ([isa.zero(); P], [isa.zero(); P]);
+    for (channel, ((w, k), q)) in written.iter().zip(key).zip(query).enumerate() {
+        let (w, k, q) = (isa.splat(*w), isa.splat(*k), isa.splat(*q));
+        // All loads before all stores: panels may lie whole pages apart, which makes a load wait for a store.
+        let mut before = [isa.zero(); P];
+        for panel in 0..P {
+            before[panel] = isa.load(&state[(panel * n + channel) * LANES..][..LANES]) * decay;
+        }
+        for panel in 0..P {
+            let moved = pending.write[panel].mul_add(w, before[panel]);
+            moved.store(&mut state[(panel * n + channel) * LANES..][..LANES]);
+            to_key[panel] = moved.mul_add(k, to_key[panel]);
+            to_query[panel] = moved.mul_add(q, to_query[panel]);
+        }
+    }
+    (to_key, to_query)
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes};
 
-/// Tokens that are computed together. As many as a vector has lanes, so that a matrix of tokens by tokens is sixteen
+/// Tokens that the backward pass computes together. As many as a vector has lanes, so that a matrix of tokens by tokens is sixteen
 /// vectors and turns over in registers.
 pub(super) const CHUNK: usize = LANES;
 
@@ -22,7 +22,7 @@ pub(super) const SQUARE: usize = CHUNK * LANES;
 const TASKS: usize = 32;
 
 /// Below this many state updates, starting threads takes longer than the work.
-const WORTH_THREADS: usize = 1 << 16;
+const WORTH_THREADS: usize = 1 << 17;
 
 /// The sizes of a delta rule.
 #[derive(Clone, Copy, Debug)]

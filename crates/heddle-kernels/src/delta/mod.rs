@@ -2,6 +2,7 @@
 
 mod backward;
 mod chunk;
+mod decode;
 mod definition;
 mod forward;
 mod layout;
@@ -58,7 +59,8 @@ impl DeltaInput {
     }
 }
 
-/// The gated delta rule (arXiv:2412.06464, eq. 10): what [`delta_rule_by_definition`] computes, sixteen tokens at a time.
+/// The gated delta rule (arXiv:2412.06464, eq. 10): what [`delta_rule_by_definition`] computes, in one pass over the
+/// sequence.
 ///
 /// ```text
 /// S_t = α_t S_{t-1} (I − β_t k_t k_tᵀ) + β_t v_t k_tᵀ        o_t = S_t q_t
@@ -66,7 +68,8 @@ impl DeltaInput {
 ///
 /// `S` before the first token is `state`, and the second result is `S` after the last, so a sequence may be taken in
 /// pieces. Gradients flow to all inputs, through `o` and through the returned state. For them the forward pass keeps one
-/// state every 64 tokens, and the backward pass computes everything else again.
+/// state every 64 tokens; the backward pass takes sixteen tokens at a time, as the paper's chunks do, and computes again
+/// what lies between.
 ///
 /// # Shapes
 /// - `state`, and the returned state: `[b, h, p, n]`
@@ -132,6 +135,13 @@ impl DeltaRule {
 impl Operation<6> for DeltaRule {
     fn forward(&self, inputs: Views<'_, 6>, training: bool) -> Forward {
         let Dims { b, l, h, p, n, .. } = self.dims;
+        if !training && decode::pays(&self.dims) {
+            let (o, state) = decode::forward(self.delta(&inputs), Level::current());
+            return Forward {
+                outputs: vec![Array::new(o, [b, l, h, p]), Array::new(state, [b, h, p, n])],
+                kept: vec![],
+            };
+        }
         let result = forward::forward(self.delta(&inputs), training, Level::current());
         let kept = result.boundaries.len();
         Forward {

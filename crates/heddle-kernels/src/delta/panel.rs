@@ -3,7 +3,6 @@
 
 use super::chunk::{Gates, Keys};
 use super::layout::{CHUNK, Delta, Multiply};
-use crate::cpu::product::Left;
 use crate::cpu::simd::{Isa, LANES, Lanes, Level, Sixteen};
 
 /// A chunk of one head.
@@ -21,9 +20,7 @@ pub(super) struct Step<'a> {
 pub(super) struct Written<'a> {
     /// The errors `e`.
     pub(super) errors: &'a mut [f32],
-    /// `β e`
-    pub(super) now: &'a mut [f32],
-    /// What is left of it at the end of the chunk.
+    /// What is left of `β e` at the end of the chunk.
     pub(super) at_end: &'a mut [f32],
 }
 
@@ -36,12 +33,11 @@ pub(super) fn scale_rows<I: Isa>(isa: I, rows: &mut [f32], factors: &Sixteen) {
 }
 
 impl Step<'_> {
-    /// What a panel's state answers to the chunk's keys and, if `queries`, to its queries behind them.
+    /// What a panel's state, or its gradient, answers to the chunk's keys.
     #[inline(always)]
-    pub(super) fn ask(&self, state: &[f32], queries: bool, answers: &mut [f32]) {
+    pub(super) fn ask(&self, state: &[f32], answers: &mut [f32]) {
         let Self { keys, call, .. } = self;
-        let rows = if queries { 2 * keys.count() } else { keys.count() };
-        let (left, inner) = (keys.by_token(), call.dims.n);
+        let (left, rows, inner) = (keys.by_token(), keys.count(), call.dims.n);
         self.level.run(Multiply { left, right: state, rows, inner, out: answers, keep: None });
     }
 
@@ -57,22 +53,12 @@ impl Step<'_> {
         for j in 0..CHUNK {
             let now = e[j] * beta[j];
             e[j].store(&mut written.errors[j * LANES..][..LANES]);
-            now.store(&mut written.now[j * LANES..][..LANES]);
             (now * to_end[j]).store(&mut written.at_end[j * LANES..][..LANES]);
             let overlap = &overlap[j * LANES..][..LANES];
             for i in j + 1..CHUNK {
                 e[i] = now.mul_add(isa.splat(-overlap[i]), e[i]);
             }
         }
-    }
-
-    /// Turns what the state answers to the queries into outputs.
-    #[inline(always)]
-    pub(super) fn answer<I: Isa>(&self, isa: I, now: &[f32], answers: &mut [f32]) {
-        scale_rows(isa, answers, &self.gates.from_start);
-        let left = Left { data: &self.gates.answer, across: 1, along: LANES };
-        let count = self.keys.count();
-        self.level.run(Multiply { left, right: now, rows: count, inner: count, out: answers, keep: Some(1.0) });
     }
 
     /// Takes a panel's state to the end of the chunk.

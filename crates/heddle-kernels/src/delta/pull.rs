@@ -136,14 +136,14 @@ impl Pull {
     #[inline(always)]
     fn solve<I: Isa>(&mut self, isa: I, step: &Step<'_>, g: &[f32]) {
         let (gates, count) = (step.gates, step.keys.count());
-        step.ask(g, false, &mut self.z);
+        step.ask(g, &mut self.z);
         scale_rows(isa, &mut self.z, &gates.to_end);
         let left = Left { data: &gates.answer, across: LANES, along: 1 };
         let (right, out) = (&self.g_o, &mut self.z);
         step.level.run(Multiply { left, right, rows: count, inner: count, out, keep: Some(1.0) });
         let mut z = [isa.zero(); CHUNK];
-        for i in 0..count {
-            z[i] = isa.load(&self.z[i * LANES..]);
+        for (z, row) in z.iter_mut().zip(self.z.chunks_exact(LANES)).take(count) {
+            *z = isa.load(row);
         }
         for i in (0..CHUNK).rev() {
             let x = z[i] * gates.beta[i];
@@ -152,8 +152,8 @@ impl Pull {
             if i < count {
                 (x * -gates.from_start[i]).store(&mut self.pairs[i * LANES..][..LANES]);
             }
-            for j in 0..i {
-                z[j] = x.mul_add(isa.splat(-gates.overlap[j * LANES + i]), z[j]);
+            for (z, overlap) in z[..i].iter_mut().zip(gates.overlap.chunks_exact(LANES)) {
+                *z = x.mul_add(isa.splat(-overlap[i]), *z);
             }
         }
     }
@@ -220,12 +220,12 @@ impl Pull {
         let gates = step.gates;
         let mut own = Sixteen::default();
         let readers = isa.load(&gates.beta) * -1.0;
-        for j in 0..CHUNK {
+        for (j, own) in own.iter_mut().enumerate() {
             let row = j * LANES..(j + 1) * LANES;
             let factor = isa.load(&gates.between[row.clone()]) * gates.beta[j];
             (isa.load(&self.g_kk[row.clone()]) * factor * readers).store(&mut self.g_kk[row.clone()]);
             (isa.load(&self.g_kq[row.clone()]) * factor).store(&mut self.g_kq[row.clone()]);
-            own[j] = self.g_kq[row.start + j];
+            *own = self.g_kq[row.start + j];
             self.g_kk[row.start + j] = 0.0;
             self.g_kq[row.start + j] = 0.0;
         }

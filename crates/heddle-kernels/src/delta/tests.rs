@@ -203,12 +203,45 @@ fn any_split_with_carried_state_equals_the_whole_in_values_and_gradients() {
 }
 
 #[test]
+fn a_sequence_taken_token_by_token_or_few_by_few_equals_the_whole() {
+    let shape @ [b, l, ..] = [2, 21, 4, 2, 19, 37];
+    let inputs = sample(shape, true, &mut Random::new(39));
+    let truth = oracle(shape, &wide(&inputs));
+    for step in [1, 3, CHUNK / 2 - 1, CHUNK / 2] {
+        let steps = |x: &[Tensor<1>]| {
+            let (whole, mut state) = unflatten(shape, x);
+            let mut outputs = vec![];
+            for t in (0..l).step_by(step) {
+                let tokens = t..l.min(t + step);
+                let input = DeltaInput {
+                    q: whole.q.clone().slice([0..b, tokens.clone()]),
+                    k: whole.k.clone().slice([0..b, tokens.clone()]),
+                    v: whole.v.clone().slice([0..b, tokens.clone()]),
+                    beta: whole.beta.clone().slice([0..b, tokens.clone()]),
+                    log_decay: whole.log_decay.clone().map(|x| x.slice([0..b, tokens.clone()])),
+                };
+                let (o, next) = delta_rule(input, state);
+                outputs.push(o);
+                state = next;
+            }
+            vec![Tensor::cat(outputs, 1).flatten(0, 3), state.flatten(0, 3)]
+        };
+        for device in devices() {
+            for level in Level::supported() {
+                let result = level.force(|| outputs(&device, &inputs, steps));
+                assert_near(&format!("steps of {step}, {level:?}"), &result, &truth, VALUES);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_value_written_at_full_strength_is_read_back_and_replaced() {
     let shape = [1, 2, 1, 1, 3, 4];
     let key = [0.5_f32; 8].to_vec();
     let inputs = [key.clone(), key, vec![1.0, 2.0, 3.0, -4.0, 5.0, 6.0], vec![1.0; 2], vec![0.7; 12]];
     let [o, _] = &outputs(&Device::flex(), &inputs, flat(delta_rule, shape))[..] else { panic!("two outputs") };
-    assert_near("values", &[o.clone()], &wide(&inputs[2..3]), VALUES);
+    assert_near("values", std::slice::from_ref(o), &wide(&inputs[2..3]), VALUES);
 }
 
 #[test]
