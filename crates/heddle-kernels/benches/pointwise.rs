@@ -9,7 +9,7 @@ use heddle_kernels::*;
 /// Sequences, tokens of each, and the width of a token.
 const SHAPE: [usize; 3] = [8, 1024, 256];
 /// Rows of logits, and the vocabulary.
-const LOGITS: [usize; 2] = [1024, 8192];
+const LOGITS: [usize; 2] = [8192, 8192];
 /// Heads of queries.
 const HEADS: [usize; 4] = [8, 8, 1024, 32];
 
@@ -70,6 +70,15 @@ fn tokenwise(criterion: &mut Criterion) {
             Box::new(move || norm(x.clone(), gamma.clone(), 1e-5).flatten(0, 2))
         });
     }
+    measure(criterion, "layer_norm", |device| {
+        let (x, gamma) = (random(SHAPE, device), random([SHAPE[2]], device));
+        Box::new(move || layer_norm(x.clone(), gamma.clone(), None, 1e-5).flatten(0, 2))
+    });
+    measure(criterion, "gated_rms_norm", |device| {
+        let (x, gate, gamma) = (random(SHAPE, device), random(SHAPE, device), random([SHAPE[2]], device));
+        let norm = GatedNorm { groups: 1, order: GateOrder::Before, eps: 1e-5 };
+        Box::new(move || gated_rms_norm(x.clone(), gate.clone(), gamma.clone(), norm).flatten(0, 2))
+    });
     for (name, embed) in [("embed", embed as fn(_, _) -> _), ("embed, by definition", embed_by_definition)] {
         measure(criterion, name, |device| {
             let (weight, tokens) = (random([LOGITS[1], SHAPE[2]], device), tokens([SHAPE[0], SHAPE[1]], device));
@@ -93,5 +102,21 @@ fn tokenwise(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(all, activations, tokenwise);
+/// A step on ten million parameters.
+fn update(criterion: &mut Criterion) {
+    let device = Device::flex();
+    let draw = || Tensor::<1>::random([10_000_000], Distribution::Uniform(0.0, 1.0), &device);
+    let (parameter, gradient, first, second) = (draw(), draw(), draw(), draw());
+    let rule =
+        AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, gradient_scale: 1.0, step: 10 };
+    type Step = fn(Tensor<1>, Tensor<1>, Moments, &AdamW) -> (Tensor<1>, Moments);
+    for (name, step) in [("adamw", adamw as Step), ("adamw, by definition", adamw_by_definition)] {
+        let moments = || Moments { first: first.clone(), second: second.clone() };
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(step(parameter.clone(), gradient.clone(), moments(), &rule)));
+        });
+    }
+}
+
+criterion_group!(all, activations, tokenwise, update);
 criterion_main!(all);
