@@ -15,6 +15,7 @@ use heddle_hybrid::{AnyMixer, Init, KindTable, MixerRegistry, Model, ModelConfig
 use heddle_kernels::cross_entropy_at;
 use serde_json::{Value, json};
 
+/// That of the program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

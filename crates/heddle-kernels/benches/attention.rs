@@ -6,6 +6,10 @@ use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use heddle_kernels::{AttentionInput, AttentionRule, attention, attention_by_definition};
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Attend = fn(AttentionInput, AttentionRule) -> Tensor<4>;
 
 /// Sequences.

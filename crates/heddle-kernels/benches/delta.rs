@@ -6,6 +6,10 @@ use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use heddle_kernels::{DeltaInput, delta_rule, delta_rule_by_definition, l2_normalize, l2_normalize_by_definition};
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// `[b, h, g, p, n]` of a small model.
 const SMALL: [usize; 5] = [8, 8, 8, 32, 32];
 /// One sequence of the paper's head size.

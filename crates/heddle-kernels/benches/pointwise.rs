@@ -6,6 +6,10 @@ use burn::tensor::{Device, Distribution, Int, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use heddle_kernels::*;
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Sequences, tokens of each, and the width of a token.
 const SHAPE: [usize; 3] = [8, 1024, 256];
 /// Rows of logits, and the vocabulary.

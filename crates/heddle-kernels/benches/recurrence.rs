@@ -9,6 +9,10 @@ use heddle_kernels::{
     linear_recurrence, linear_recurrence_by_definition, lstm, lstm_by_definition,
 };
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Sequences.
 const B: usize = 8;
 /// Channels of the linear and of the complex recurrence.

@@ -9,6 +9,10 @@ use heddle_kernels::{
     selective_scan, silu_mul, softplus,
 };
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Sequences.
 const B: usize = 8;
 /// Channels: those of a Mamba block of width 128.

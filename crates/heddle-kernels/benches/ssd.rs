@@ -6,6 +6,10 @@ use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use heddle_kernels::{SsdInput, ssd, ssd_by_definition};
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// `[b, h, p, n]` of the inner part of a Mamba-2 block of width 128 on eight sequences.
 const SMALL: [usize; 4] = [8, 8, 32, 16];
 /// The same of a layer of the published model of 130 million parameters.
