@@ -32,10 +32,7 @@ impl<'a> Rows<'a> {
     #[inline(always)]
     fn group(&self, index: usize) -> Self {
         let width = self.gamma.len() / self.groups;
-        let gate = match self.gate {
-            Some((gate, order)) => Some((&gate[index * width..][..width], order)),
-            None => None,
-        };
+        let gate = self.gate.map(|(gate, order)| (&gate[index * width..][..width], order));
         let gamma = &self.gamma[index % self.groups * width..][..width];
         Self { x: &self.x[index * width..][..width], gate, gamma, groups: 1 }
     }
