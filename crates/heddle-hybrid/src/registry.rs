@@ -34,10 +34,13 @@ pub struct MixerRegistry {
     entries: BTreeMap<String, Entry>,
 }
 
+/// Builds a mixer from its settings and the model's width.
+type Build = dyn Fn(KindTable, usize, &mut Init) -> Result<AnyMixer, SettingsError> + Send + Sync;
+
 #[derive(Clone)]
 struct Entry {
     defaults: KindTable,
-    build: Arc<dyn Fn(KindTable, usize, &mut Init) -> Result<AnyMixer, SettingsError> + Send + Sync>,
+    build: Arc<Build>,
 }
 
 impl Debug for MixerRegistry {
