@@ -7,10 +7,11 @@
 //! same order, so not a bit depends on the choice, or on the number of threads.
 
 use super::block::{Attention, Dims};
-use super::forward::run_all;
+
 use super::pass::{KeyPart, Pass, QueryPart};
 use super::sight::KEYS;
 use crate::cpu::simd::Level;
+use crate::cpu::tasks::run_all;
 
 /// Keys of a pass over a span of keys: several tiles, so that packing queries does not weigh.
 const SPAN: usize = 4 * KEYS;

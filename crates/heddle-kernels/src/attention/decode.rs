@@ -5,12 +5,13 @@
 //! whose results are merged in order: one row of one head, too, keeps several threads busy.
 
 use super::block::{Attention, Block, Dims};
-use super::forward::{Attended, run_all};
+use super::forward::Attended;
 use super::score::{NOTHING, Score};
 use super::sight::{KEYS, Run};
 use crate::cpu::aligned::Aligned;
 use crate::cpu::math::exp2;
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
+use crate::cpu::tasks::run_all;
 
 /// From here on panels are faster: half a panel.
 const MOST_ROWS: usize = LANES / 2;

@@ -4,8 +4,6 @@
 //! tile, scores, softmax and weighted values stay in the nearest cache; a row's largest score and its sum of weights so
 //! far are lanes of two vectors.
 
-use rayon::prelude::*;
-
 use super::block::{Attention, Block, Dims};
 use super::decode;
 use super::score::{Mask, NOTHING, Queries, Score};
@@ -14,6 +12,7 @@ use crate::cpu::aligned::Aligned;
 use crate::cpu::math::{exp2, log};
 use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
+use crate::cpu::tasks::run_all;
 
 /// The results of an attention.
 pub(super) struct Attended {
@@ -21,16 +20,6 @@ pub(super) struct Attended {
     pub(super) o: Vec<f32>,
     /// The logarithm to base 2 of each softmax's denominator, ∞ for a row that sees no key: `[b, h, l]`.
     pub(super) lse: Vec<f32>,
-}
-
-/// Runs tasks, in parallel if that pays.
-pub(super) fn run_all<T: Send>(tasks: Vec<T>, parallel: bool, run: impl Fn(T) + Sync + Send) {
-    if parallel {
-        // Tasks differ in length, so each may be taken by another thread.
-        tasks.into_par_iter().with_max_len(1).for_each(run);
-    } else {
-        tasks.into_iter().for_each(run);
-    }
 }
 
 /// Attends.

@@ -6,13 +6,12 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::cpu::{Conv, Dims};
 use crate::activation::silu_slope;
 use crate::cpu::math::sigmoid;
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
 use crate::cpu::split::parts;
+use crate::cpu::tasks::{run_all, sum_rows};
 
 /// Tokens that a task takes, or as many as the filter is wide.
 const TOKENS: usize = 256;
@@ -56,16 +55,8 @@ pub(super) fn backward(conv: Conv<'_>, upstream: Upstream<'_>, level: Level) -> 
         let rows = rows(&tokens);
         Task { conv, upstream, weight, sequence, tokens, rows, x, state, g_weight, g_bias }
     });
-    let tasks: Vec<_> = tasks.collect();
-    if conv.dims.parallel() {
-        tasks.into_par_iter().for_each(|task| level.run(task));
-    } else {
-        tasks.into_iter().for_each(|task| level.run(task));
-    }
-    let mut sum = vec![0.0; (k + 1) * e];
-    for filters in filters.chunks_exact((k + 1) * e) {
-        sum.iter_mut().zip(filters).for_each(|(sum, x)| *sum += x);
-    }
+    run_all(tasks.collect(), conv.dims.parallel(), |task| level.run(task));
+    let mut sum = sum_rows(&filters, (k + 1) * e);
     let bias = sum.split_off(k * e);
     let weight = (0..e * k).map(|i| sum[i % k * e + i / k]).collect();
     Gradients { x, weight, bias, state }

@@ -5,8 +5,6 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::simd::{Isa, LANES, Lanes};
 use super::split::{Columns, columns, parts};
 
@@ -154,24 +152,4 @@ pub(crate) fn transpose_out<I: Isa>(from: &[Lanes<I>], n: usize, rows: &mut [f32
             row[s] = *lane;
         }
     }
-}
-
-/// Runs tasks, in parallel or not.
-pub(crate) fn run_all<T: Send>(tasks: Vec<T>, parallel: bool, run: impl Fn(T) + Sync + Send) {
-    if parallel {
-        tasks.into_par_iter().for_each(run);
-    } else {
-        tasks.into_iter().for_each(run);
-    }
-}
-
-/// The sums over the middle axis of `[outer, terms, inner]`, in order.
-pub(crate) fn sum_terms(x: &[f32], outer: usize, terms: usize, inner: usize) -> Vec<f32> {
-    let mut result = vec![0.0; outer * inner];
-    for (sum, terms) in result.chunks_exact_mut(inner).zip(x.chunks_exact(terms * inner)) {
-        for term in terms.chunks_exact(inner) {
-            sum.iter_mut().zip(term).for_each(|(sum, term)| *sum += term);
-        }
-    }
-    result
 }

@@ -7,6 +7,7 @@ pub(crate) mod math;
 pub(crate) mod product;
 pub(crate) mod simd;
 pub(crate) mod split;
+pub(crate) mod tasks;
 pub(crate) mod tensor;
 pub(crate) mod transpose;
 

@@ -6,12 +6,13 @@
 //! the heads, whatever thread made them.
 
 use super::chunk::{Gates, Keys};
-use super::layout::{CHUNK, Delta, Dims, Place, SPAN, SQUARE, run_all, states_in, states_out, turn_out};
+use super::layout::{CHUNK, Delta, Dims, Place, SPAN, SQUARE, states_in, states_out, turn_out};
 use super::panel::{Step, Written};
 use super::pull::{Before, Pull};
 use crate::cpu::aligned::Aligned;
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
 use crate::cpu::split::{Columns, columns};
+use crate::cpu::tasks::{run_all, sum_terms};
 
 /// The gradients of the outputs, where there are any.
 #[derive(Clone, Copy)]
@@ -87,14 +88,7 @@ fn sum(array: Vec<f32>, dims: &Dims) -> Vec<f32> {
     if dims.parts() == 1 {
         return array;
     }
-    let size = dims.l * dims.g * dims.n;
-    let mut result = vec![0.0; dims.b * size];
-    for (sum, parts) in result.chunks_exact_mut(size).zip(array.chunks_exact(dims.parts() * size)) {
-        for part in parts.chunks_exact(size) {
-            sum.iter_mut().zip(part).for_each(|(sum, term)| *sum += term);
-        }
-    }
-    result
+    sum_terms(&array, dims.parts(), dims.l * dims.g * dims.n)
 }
 
 /// Where a task writes what belongs to its heads alone.

@@ -3,9 +3,10 @@
 //! A vector holds sixteen of a row's `n` floats, so that a state is read and written once a token, in order. What sixteen
 //! rows answer is summed across lanes by turning sixteen partial sums over.
 
-use super::layout::{CHUNK, Delta, Dims, Place, run_all};
+use super::layout::{CHUNK, Delta, Dims, Place};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, columns};
+use crate::cpu::tasks::run_all;
 
 /// Tokens from which on it pays to lay the state out for a pass over many.
 const MANY: usize = CHUNK / 2;

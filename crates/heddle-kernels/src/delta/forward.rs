@@ -5,10 +5,11 @@
 //! state's `n` columns for sixteen of its rows. One pass over a panel's state adds what the token before has written, and
 //! asks for the next token's key and query.
 
-use super::layout::{CHUNK, Delta, Dims, Place, SPAN, run_all, states_in, states_out};
+use super::layout::{CHUNK, Delta, Dims, Place, SPAN, states_in, states_out};
 use crate::cpu::aligned::Aligned;
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, columns, parts};
+use crate::cpu::tasks::run_all;
 
 /// The results of a delta rule.
 pub(super) struct Applied {

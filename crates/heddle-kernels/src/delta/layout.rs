@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes};
+use crate::cpu::transpose::transpose;
 
 /// Tokens that the backward pass computes together. As many as a vector has lanes, so that a matrix of tokens by tokens is sixteen
 /// vectors and turns over in registers.
@@ -153,41 +152,21 @@ impl Delta<'_> {
     }
 }
 
-/// Runs tasks, in parallel or not.
-pub(super) fn run_all<T: Send>(tasks: Vec<T>, parallel: bool, run: impl Fn(T) + Sync + Send) {
-    if parallel {
-        tasks.into_par_iter().with_max_len(1).for_each(run);
-    } else {
-        tasks.into_iter().for_each(run);
-    }
-}
-
 /// At most sixteen rows of `n` as `n` vectors; lanes without a row are 0.
 #[inline(always)]
 pub(super) fn turn_in<I: Isa>(isa: I, rows: &[f32], n: usize, to: &mut [f32]) {
-    for (block, to) in to.chunks_mut(SQUARE).enumerate() {
-        let mut square = [isa.zero(); LANES];
-        for (vector, row) in square.iter_mut().zip(rows.chunks_exact(n)) {
-            *vector = isa.load(&row[block * LANES..n.min((block + 1) * LANES)]);
-        }
-        for (vector, to) in Lanes::transpose(square).iter().zip(to.chunks_exact_mut(LANES)) {
-            vector.store(to);
-        }
+    let count = rows.len() / n;
+    if count < LANES {
+        to.fill(0.0);
     }
+    transpose(isa, (rows, n), (to, LANES), [count, n]);
 }
 
 /// `n` vectors as at most sixteen rows of `n`.
 #[inline(always)]
 pub(super) fn turn_out<I: Isa>(isa: I, from: &[f32], n: usize, rows: &mut [f32]) {
-    for (block, from) in from.chunks(SQUARE).enumerate() {
-        let mut square = [isa.zero(); LANES];
-        for (vector, from) in square.iter_mut().zip(from.chunks_exact(LANES)) {
-            *vector = isa.load(from);
-        }
-        for (vector, row) in Lanes::transpose(square).iter().zip(rows.chunks_exact_mut(n)) {
-            vector.store(&mut row[block * LANES..n.min((block + 1) * LANES)]);
-        }
-    }
+    let count = rows.len() / n;
+    transpose(isa, (from, LANES), (rows, n), [n, count]);
 }
 
 /// Turns the states of some heads into the panels that kernels hold.

@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::{sum_rows, tokens_backward, tokens_forward};
+use super::{tokens_backward, tokens_forward};
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
+use crate::cpu::tasks::sum_rows;
 
 /// The normalised tokens, and the mean and the factor `1 / √(var x + ε)` of each.
 pub(super) fn forward(x: &[f32], gamma: &[f32], beta: Option<&[f32]>, eps: f32, level: Level) -> (Vec<f32>, Vec<f32>) {

@@ -27,12 +27,3 @@ fn tokens_forward(d: usize) -> usize {
 fn tokens_backward(d: usize, tokens: usize) -> usize {
     PIECE.div_ceil(d).max(tokens.div_ceil(PARTIALS))
 }
-
-/// The sum of rows of `d` floats, in their order.
-fn sum_rows(rows: &[f32], d: usize) -> Vec<f32> {
-    let mut total = vec![0.0; d];
-    for row in rows.chunks_exact(d) {
-        total.iter_mut().zip(row).for_each(|(sum, term)| *sum += term);
-    }
-    total
-}

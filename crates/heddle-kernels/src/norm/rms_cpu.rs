@@ -3,10 +3,11 @@
 use rayon::prelude::*;
 
 use super::rms::GateOrder;
-use super::{sum_rows, tokens_backward, tokens_forward};
+use super::{tokens_backward, tokens_forward};
 use crate::activation::silu_slope;
 use crate::cpu::math::sigmoid;
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
+use crate::cpu::tasks::sum_rows;
 
 /// What is normalised.
 #[derive(Clone, Copy)]

@@ -9,10 +9,11 @@ use std::ops::Range;
 
 use super::cpu::Scan;
 use crate::activation::silu_slope;
-use crate::cpu::channels::{CHUNK, Dims, run_all, sum_terms, transpose_in, transpose_out};
+use crate::cpu::channels::{CHUNK, Dims, transpose_in, transpose_out};
 use crate::cpu::math::{exp2, sigmoid};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, columns, parts};
+use crate::cpu::tasks::{run_all, sum_terms};
 
 /// The gradients of the outputs, where there are any.
 #[derive(Clone, Copy)]
@@ -90,12 +91,12 @@ pub(super) fn backward(scan: Scan<'_>, boundaries: &[f32], upstream: Upstream<'_
         u,
         delta,
         state,
-        a: sum_terms(&a, 1, b, e * n),
-        skip: sum_terms(&skip, 1, b, e),
-        delta_bias: sum_terms(&delta_bias, 1, b, e),
+        a: sum_terms(&a, b, e * n),
+        skip: sum_terms(&skip, b, e),
+        delta_bias: sum_terms(&delta_bias, b, e),
         gate,
-        write: sum_terms(&write, b, tasks_a_sequence, l * n),
-        read: sum_terms(&read, b, tasks_a_sequence, l * n),
+        write: sum_terms(&write, tasks_a_sequence, l * n),
+        read: sum_terms(&read, tasks_a_sequence, l * n),
     }
 }
 

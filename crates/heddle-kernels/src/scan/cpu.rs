@@ -6,10 +6,11 @@
 
 use std::ops::Range;
 
-use crate::cpu::channels::{Dims, run_all, transpose_in, transpose_out};
+use crate::cpu::channels::{Dims, transpose_in, transpose_out};
 use crate::cpu::math::{exp2, sigmoid, softplus};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, columns, parts};
+use crate::cpu::tasks::run_all;
 
 /// The inputs of a scan.
 #[derive(Clone, Copy)]

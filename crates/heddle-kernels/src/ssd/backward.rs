@@ -19,10 +19,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::chunk::{Dims, Place, Ssd, copy_row, run_all};
+use super::chunk::{Dims, Place, Ssd, copy_row};
 use super::gradient::{Head, Sums, Workspace};
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
 use crate::cpu::split::{Columns, columns};
+use crate::cpu::tasks::run_all;
 use crate::cpu::transpose::transpose;
 
 /// The gradients of the outputs, where there are any.

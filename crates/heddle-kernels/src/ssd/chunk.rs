@@ -6,8 +6,6 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::cpu::aligned::Aligned;
 use crate::cpu::math::{exp, softplus};
 use crate::cpu::product::{Factors, Left, Right, product};
@@ -105,15 +103,6 @@ pub(super) struct Place {
     pub(super) sequence: usize,
     pub(super) group: usize,
     pub(super) heads: Range<usize>,
-}
-
-/// Runs tasks, in parallel or not.
-pub(super) fn run_all<T: Send>(tasks: Vec<T>, parallel: bool, run: impl Fn(T) + Sync + Send) {
-    if parallel {
-        tasks.into_par_iter().with_max_len(1).for_each(run);
-    } else {
-        tasks.into_iter().for_each(run);
-    }
 }
 
 /// The inputs of a call.

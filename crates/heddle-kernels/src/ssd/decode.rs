@@ -2,8 +2,9 @@
 //!
 //! Nothing is packed and nothing transposed: a vector holds sixteen numbers of one channel's state.
 
-use super::chunk::{Dims, Place, Ssd, run_all};
+use super::chunk::{Dims, Place, Ssd};
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
+use crate::cpu::tasks::run_all;
 
 /// Takes every head over the only token of its sequence.
 pub(super) fn step(ssd: Ssd<'_>, y: &mut [f32], state: &mut [f32], level: Level) {

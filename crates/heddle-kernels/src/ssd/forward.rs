@@ -7,14 +7,14 @@
 use std::ops::Range;
 
 use super::chunk::{
-    Dims, Place, Shared, Ssd, Steps, add_before, copy_row, product_wide, run_all, scale, scale_columns, scale_rows,
-    unit,
+    Dims, Place, Shared, Ssd, Steps, add_before, copy_row, product_wide, scale, scale_columns, scale_rows, unit,
 };
 use super::decode;
 use crate::cpu::aligned::Aligned;
 use crate::cpu::product::{Factors, Left, Right};
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
 use crate::cpu::split::{Columns, columns};
+use crate::cpu::tasks::run_all;
 use crate::cpu::transpose::transpose;
 
 /// The results of a call.

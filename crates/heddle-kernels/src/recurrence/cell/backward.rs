@@ -9,10 +9,11 @@ use super::forward::EVERY;
 use super::panels::transposed;
 use super::weight::{self, Summed};
 use super::{Cell, Dims, Sequences, blocks, load_each, store_each};
-use crate::cpu::channels::run_all;
+
 use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
 use crate::cpu::split::parts;
+use crate::cpu::tasks::run_all;
 
 /// What the forward pass left, and the gradients of the outputs where there are any.
 #[derive(Clone, Copy)]

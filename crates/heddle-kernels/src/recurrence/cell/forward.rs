@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use super::panels::Panels;
 use super::{Cell, Dims, Sequences, blocks, load_each, store_each};
-use crate::cpu::channels::run_all;
+
 use crate::cpu::product::{Factors, Left, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::parts;
+use crate::cpu::tasks::run_all;
 
 /// The results of a recurrence.
 pub(in crate::recurrence) struct Outcome<const M: usize> {

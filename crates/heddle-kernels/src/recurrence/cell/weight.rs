@@ -4,10 +4,11 @@
 //! number of threads changes the order, and sums over many tokens lose little.
 
 use super::Dims;
-use crate::cpu::channels::run_all;
+
 use crate::cpu::product::{Factors, Left, Right, product};
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
 use crate::cpu::split::{Columns, columns};
+use crate::cpu::tasks::run_all;
 
 /// Tasks that the columns are cut into if there are enough.
 const TASKS: usize = 8;

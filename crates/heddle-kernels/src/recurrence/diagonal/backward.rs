@@ -5,9 +5,10 @@
 //! number's gradient is the pair of those of its parts.
 
 use super::cpu::{Recurrence, Rows, States, step};
-use crate::cpu::channels::{CHUNK, Dims, Place, run_all, state_parts, sum_terms, token_parts};
+use crate::cpu::channels::{CHUNK, Dims, Place, state_parts, token_parts};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, parts};
+use crate::cpu::tasks::{run_all, sum_terms};
 
 /// States that the backward pass takes at a time: each needs ten registers.
 const fn few<I: Isa>() -> usize {
@@ -65,10 +66,10 @@ pub(super) fn backward(call: Recurrence<'_>, boundaries: &[f32], upstream: Upstr
     run_all(tasks, dims.parallel(), |task| level.run(task));
     let [decay, decay_im, read, read_im, state, state_im] = pairs;
     Gradients {
-        decay: [decay, decay_im].map(|part| sum_terms(&part, 1, b, e * n)),
+        decay: [decay, decay_im].map(|part| sum_terms(&part, b, e * n)),
         u,
-        read: [read, read_im].map(|part| sum_terms(&part, 1, b, e * n)),
-        skip: sum_terms(&skip, 1, b, e),
+        read: [read, read_im].map(|part| sum_terms(&part, b, e * n)),
+        skip: sum_terms(&skip, b, e),
         state: [state, state_im],
     }
 }

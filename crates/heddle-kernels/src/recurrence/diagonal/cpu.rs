@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
-use crate::cpu::channels::{CHUNK, Dims, Place, run_all, state_parts, token_parts, transpose_in, transpose_out};
+use crate::cpu::channels::{CHUNK, Dims, Place, state_parts, token_parts, transpose_in, transpose_out};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::{Columns, parts};
+use crate::cpu::tasks::run_all;
 
 /// States that the forward pass takes at a time: each needs six registers.
 const fn few<I: Isa>() -> usize {

@@ -3,9 +3,10 @@
 //! Either pass reads each number once and computes next to nothing, so memory sets its speed. A task owns some channels of
 //! one sequence and walks over its tokens row by row.
 
-use crate::cpu::channels::{Dims, Place, run_all, state_parts, token_parts};
+use crate::cpu::channels::{Dims, Place, state_parts, token_parts};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::split::Columns;
+use crate::cpu::tasks::run_all;
 
 /// What a recurrence runs over, less what only the forward pass reads.
 #[derive(Clone, Copy)]
