@@ -1,5 +1,7 @@
 //! What the tests of all operations share: random numbers, both devices, gradients, and an oracle in `f64`.
 
+pub(crate) mod sequence;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -1,8 +1,11 @@
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 
 use super::layout::{CHUNK, SPAN};
 use super::*;
+use crate::testing::sequence::{
+    assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_strides_are_read, assert_wide_numbers_stay_wide,
+};
 use crate::testing::{
     Contract, GRADIENTS, Passes, Random, VALUES, assert_near, devices, numbers, outputs, passes, wide,
 };
@@ -141,19 +144,7 @@ fn a_loss_of_only_one_output_has_the_gradients_of_that_output() {
     let shape = [2, KEPT + 3, 2, 1, 20, 4];
     let mut random = Random::new(30);
     let (inputs, upstream) = (sample(shape, true, &mut random), sample_upstream(shape, &mut random));
-    for device in devices() {
-        for (present, absent) in [(0, 1), (1, 0)] {
-            let mut one = upstream.clone();
-            one[absent].clear();
-            let mut zero = upstream.clone();
-            zero[absent].fill(0.0);
-            let alone = run(shape, &device, delta_rule, &inputs, &one);
-            let definition = run(shape, &device, delta_rule_by_definition, &inputs, &zero);
-            // What does not reach the last state has a gradient of 0 by definition.
-            let name = format!("output {present}");
-            assert_near(&name, &alone.gradients, &wide(&definition.gradients), GRADIENTS);
-        }
-    }
+    assert_outputs_count_alone(&inputs, &upstream, flat(delta_rule, shape), flat(delta_rule_by_definition, shape));
 }
 
 #[test]
@@ -192,14 +183,8 @@ fn any_split_with_carried_state_equals_the_whole_in_values_and_gradients() {
     let shape = [2, KEPT + 6, 4, 2, 19, 3];
     let mut random = Random::new(32);
     let (inputs, upstream) = (sample(shape, true, &mut random), sample_upstream(shape, &mut random));
-    for device in devices() {
-        let whole = run(shape, &device, delta_rule, &inputs, &upstream);
-        for cut in [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, KEPT - 1, KEPT, KEPT + 1, KEPT + 5] {
-            let split = passes(&device, &inputs, &upstream, pieces(shape, cut));
-            assert_near(&format!("values, cut {cut}"), &split.outputs, &wide(&whole.outputs), VALUES);
-            assert_near(&format!("gradients, cut {cut}"), &split.gradients, &wide(&whole.gradients), GRADIENTS);
-        }
-    }
+    let cuts = [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, KEPT - 1, KEPT, KEPT + 1, KEPT + 5];
+    assert_pieces_equal_the_whole(&inputs, &upstream, flat(delta_rule, shape), &cuts, |cut| pieces(shape, cut));
 }
 
 #[test]
@@ -319,32 +304,21 @@ fn strided_inputs_are_read_as_they_are_meant() {
     let shape @ [b, l, h, g, p, n] = [2, 9, 4, 2, 6, 3];
     let mut random = Random::new(37);
     let (inputs, upstream) = (sample(shape, true, &mut random), sample_upstream(shape, &mut random));
-    for device in devices() {
-        let strided = |x: &[Tensor<1>]| {
-            let (mut input, state) = unflatten(shape, x);
-            input.v = Tensor::cat(vec![input.v.clone(), input.v], 3).slice([0..b, 0..l, 0..h, p..2 * p]);
-            input.k = input.k.permute([0, 2, 3, 1]).reshape([b, g, n, l]).permute([0, 3, 1, 2]);
-            let (o, state) = delta_rule(input, state.swap_dims(2, 3).reshape([b, h, n, p]).swap_dims(2, 3));
-            vec![o.flatten(0, 3), state.flatten(0, 3)]
-        };
-        let truth = run(shape, &device, delta_rule, &inputs, &upstream);
-        let result = passes(&device, &inputs, &upstream, strided);
-        assert_near("values", &result.outputs, &wide(&truth.outputs), VALUES);
-        assert_near("gradients", &result.gradients, &wide(&truth.gradients), GRADIENTS);
-    }
+    let strided = |x: &[Tensor<1>]| {
+        let (mut input, state) = unflatten(shape, x);
+        input.v = Tensor::cat(vec![input.v.clone(), input.v], 3).slice([0..b, 0..l, 0..h, p..2 * p]);
+        input.k = input.k.permute([0, 2, 3, 1]).reshape([b, g, n, l]).permute([0, 3, 1, 2]);
+        let (o, state) = delta_rule(input, state.swap_dims(2, 3).reshape([b, h, n, p]).swap_dims(2, 3));
+        vec![o.flatten(0, 3), state.flatten(0, 3)]
+    };
+    assert_strides_are_read(&inputs, &upstream, flat(delta_rule, shape), strided);
 }
 
 #[test]
 fn other_number_types_take_the_definition() {
     let shape = [1, 3, 2, 1, 2, 2];
     let inputs = sample(shape, true, &mut Random::new(38));
-    let device = Device::flex();
-    let cast = |x: &Vec<f32>| Tensor::<1>::from_data(x.as_slice(), &device).cast(DType::F64);
-    let tensors: Vec<_> = inputs.iter().map(cast).collect();
-    let (input, state) = unflatten(shape, &tensors);
-    let o: Vec<f64> = delta_rule(input, state).0.into_data().to_vec().expect("f64 stays f64");
-    let truth = &oracle(shape, &wide(&inputs))[0];
-    assert!(o.iter().zip(truth).all(|(o, truth)| (o - truth).abs() < 1e-12));
+    assert_wide_numbers_stay_wide(&inputs, flat(delta_rule, shape), &oracle(shape, &wide(&inputs)));
 }
 
 fn zeros([b, l, h, g, p, n]: Shape) -> (DeltaInput, Tensor<4>) {

@@ -1,7 +1,8 @@
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::sequence::assert_wide_numbers_stay_wide;
 use crate::testing::{Contract, Random, VALUES, assert_near, devices, outputs, passes, wide};
 
 const EPS: f64 = 1e-6;
@@ -75,11 +76,8 @@ fn strided_inputs_are_read_as_they_are_meant() {
 
 #[test]
 fn other_number_types_take_the_definition() {
-    let x = Random::new(2).floats(12, -2.0, 2.0);
-    let tensor = Tensor::<1>::from_data(x.as_slice(), &Device::flex()).cast(DType::F64).reshape([1, 2, 2, 3]);
-    let y: Vec<f64> = l2_normalize(tensor, EPS).into_data().to_vec().expect("f64 stays f64");
-    let truth = &oracle(3, &wide(&[x]))[0];
-    assert!(y.iter().zip(truth).all(|(y, truth)| (y - truth).abs() < 1e-12));
+    let x = [Random::new(2).floats(12, -2.0, 2.0)];
+    assert_wide_numbers_stay_wide(&x, flat(l2_normalize, [1, 2, 2, 3]), &oracle(3, &wide(&x)));
 }
 
 proptest! {

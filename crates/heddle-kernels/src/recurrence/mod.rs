@@ -9,8 +9,6 @@ mod diagonal;
 mod gru;
 mod linear;
 mod lstm;
-#[cfg(test)]
-mod testing;
 
 pub use diagonal::{ComplexInput, complex_recurrence, complex_recurrence_by_definition};
 pub use gru::{GruInput, gru, gru_by_definition};

@@ -3,6 +3,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cpu::channels::CHUNK;
+use crate::testing::sequence::{
+    assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_wide_numbers_stay_wide,
+};
 use crate::testing::{
     GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide,
 };
@@ -130,16 +133,7 @@ fn a_loss_of_only_one_output_has_the_gradients_of_that_output() {
     let shape = [2, CHUNK + 3, 20, 4];
     let mut random = Random::new(6);
     let (inputs, upstream) = (sample(shape, &mut random), sample_upstream(shape, &mut random));
-    let device = Device::flex();
-    for (present, absent) in [(0, 1), (1, 0)] {
-        let mut one = upstream.clone();
-        one[absent].clear();
-        let mut zero = upstream.clone();
-        zero[absent].fill(0.0);
-        let alone = run(shape, &device, selective_scan, &inputs, &one);
-        let definition = run(shape, &device, scan_by_definition, &inputs, &zero);
-        assert_near(&format!("output {present}"), &alone.gradients, &wide(&definition.gradients), GRADIENTS);
-    }
+    assert_outputs_count_alone(&inputs, &upstream, flat(selective_scan, shape), flat(scan_by_definition, shape));
 }
 
 #[test]
@@ -182,14 +176,8 @@ fn any_split_with_carried_state_equals_the_whole_in_values_and_gradients() {
     let shape = [2, CHUNK + 6, 19, 3];
     let mut random = Random::new(8);
     let (inputs, upstream) = (sample(shape, &mut random), sample_upstream(shape, &mut random));
-    for device in devices() {
-        let whole = run(shape, &device, selective_scan, &inputs, &upstream);
-        for cut in [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 5] {
-            let split = passes(&device, &inputs, &upstream, pieces(shape, cut));
-            assert_near(&format!("values, cut {cut}"), &split.outputs, &wide(&whole.outputs), VALUES);
-            assert_near(&format!("gradients, cut {cut}"), &split.gradients, &wide(&whole.gradients), GRADIENTS);
-        }
-    }
+    let cuts = [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 5];
+    assert_pieces_equal_the_whole(&inputs, &upstream, flat(selective_scan, shape), &cuts, |cut| pieces(shape, cut));
 }
 
 #[test]
@@ -261,13 +249,7 @@ fn strided_inputs_are_read_as_they_are_meant() {
 fn other_number_types_take_the_definition() {
     let shape = [1, 3, 2, 2];
     let inputs = sample(shape, &mut Random::new(13));
-    let device = Device::flex();
-    let cast = |x: &Vec<f32>| Tensor::<1>::from_data(x.as_slice(), &device).cast(burn::tensor::DType::F64);
-    let tensors: Vec<_> = inputs.iter().map(cast).collect();
-    let (input, state) = unflatten(shape, &tensors);
-    let y: Vec<f64> = selective_scan(input, state).0.into_data().to_vec().expect("f64 stays f64");
-    let truth = &oracle(shape, &wide(&inputs))[0];
-    assert!(y.iter().zip(truth).all(|(y, truth)| (y - truth).abs() < 1e-12));
+    assert_wide_numbers_stay_wide(&inputs, flat(selective_scan, shape), &oracle(shape, &wide(&inputs)));
 }
 
 #[test]

@@ -3,6 +3,9 @@ use proptest::prelude::*;
 
 use super::chunk::{LONGEST, SHORTEST};
 use super::*;
+use crate::testing::sequence::{
+    assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_strides_are_read, assert_wide_numbers_stay_wide,
+};
 use crate::testing::{
     Contract, GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide,
 };
@@ -149,15 +152,7 @@ fn a_loss_of_only_one_output_has_the_gradients_of_that_output() {
     let shape = [2, SHORTEST + 3, 4, 5, 2, 4];
     let mut random = Random::new(1);
     let (inputs, upstream) = (sample(shape, FULL, &mut random), sample_upstream(shape, &mut random));
-    for (present, absent) in [(0, 1), (1, 0)] {
-        let mut one = upstream.clone();
-        one[absent].clear();
-        let mut zero = upstream.clone();
-        zero[absent].fill(0.0);
-        let alone = run(shape, ssd, &inputs, &one);
-        let definition = run(shape, ssd_by_definition, &inputs, &zero);
-        assert_near(&format!("output {present}"), &alone.gradients, &wide(&definition.gradients), GRADIENTS);
-    }
+    assert_outputs_count_alone(&inputs, &upstream, flat(ssd, shape, FULL), flat(ssd_by_definition, shape, FULL));
 }
 
 #[test]
@@ -195,14 +190,8 @@ fn any_split_with_carried_state_equals_the_whole_in_values_and_gradients() {
     let shape = [2, SHORTEST + 6, 4, 3, 2, 5];
     let mut random = Random::new(3);
     let (inputs, upstream) = (sample(shape, FULL, &mut random), sample_upstream(shape, &mut random));
-    for device in devices() {
-        let whole = passes(&device, &inputs, &upstream, flat(ssd, shape, FULL));
-        for cut in [1, 2, 15, 16, 17, SHORTEST - 1, SHORTEST, SHORTEST + 1, SHORTEST + 5] {
-            let split = passes(&device, &inputs, &upstream, pieces(shape, cut));
-            assert_near(&format!("values, cut {cut}"), &split.outputs, &wide(&whole.outputs), VALUES);
-            assert_near(&format!("gradients, cut {cut}"), &split.gradients, &wide(&whole.gradients), GRADIENTS);
-        }
-    }
+    let cuts = [1, 2, 15, 16, 17, SHORTEST - 1, SHORTEST, SHORTEST + 1, SHORTEST + 5];
+    assert_pieces_equal_the_whole(&inputs, &upstream, flat(ssd, shape, FULL), &cuts, |cut| pieces(shape, cut));
 }
 
 #[test]
@@ -288,38 +277,28 @@ fn strided_inputs_are_read_as_they_are_meant() {
     let shape @ [b, l, h, p, g, n] = [2, 9, 4, 3, 2, 5];
     let mut random = Random::new(7);
     let (inputs, upstream) = (sample(shape, FULL, &mut random), sample_upstream(shape, &mut random));
-    for device in devices() {
-        let strided = |x: &[Tensor<1>]| {
-            let (mut input, state) = unflatten(shape, FULL, x);
-            // As a block cuts them out of one projection.
-            let rows = |x: Tensor<4>, width| x.reshape([b, l, width]);
-            let (e, s) = (h * p, g * n);
-            let joined = Tensor::cat(vec![rows(input.x, e), rows(input.write, s), rows(input.read, s), input.delta], 2);
-            let cut = |from, width| joined.clone().slice([0..b, 0..l, from..from + width]);
-            input.x = cut(0, e).reshape([b, l, h, p]);
-            input.write = cut(e, s).reshape([b, l, g, n]);
-            input.read = cut(e + s, s).reshape([b, l, g, n]).swap_dims(2, 3).swap_dims(2, 3);
-            input.delta = cut(e + 2 * s, h);
-            let (y, state) = ssd(input, state.swap_dims(2, 3).reshape([b, h, n, p]).swap_dims(2, 3));
-            vec![y.flatten(0, 3), state.flatten(0, 3)]
-        };
-        let truth = passes(&device, &inputs, &upstream, flat(ssd, shape, FULL));
-        let result = passes(&device, &inputs, &upstream, strided);
-        assert_near("values", &result.outputs, &wide(&truth.outputs), VALUES);
-        assert_near("gradients", &result.gradients, &wide(&truth.gradients), GRADIENTS);
-    }
+    let strided = |x: &[Tensor<1>]| {
+        let (mut input, state) = unflatten(shape, FULL, x);
+        // As a block cuts them out of one projection.
+        let rows = |x: Tensor<4>, width| x.reshape([b, l, width]);
+        let (e, s) = (h * p, g * n);
+        let joined = Tensor::cat(vec![rows(input.x, e), rows(input.write, s), rows(input.read, s), input.delta], 2);
+        let cut = |from, width| joined.clone().slice([0..b, 0..l, from..from + width]);
+        input.x = cut(0, e).reshape([b, l, h, p]);
+        input.write = cut(e, s).reshape([b, l, g, n]);
+        input.read = cut(e + s, s).reshape([b, l, g, n]).swap_dims(2, 3).swap_dims(2, 3);
+        input.delta = cut(e + 2 * s, h);
+        let (y, state) = ssd(input, state.swap_dims(2, 3).reshape([b, h, n, p]).swap_dims(2, 3));
+        vec![y.flatten(0, 3), state.flatten(0, 3)]
+    };
+    assert_strides_are_read(&inputs, &upstream, flat(ssd, shape, FULL), strided);
 }
 
 #[test]
 fn other_number_types_take_the_definition() {
     let shape = [1, 3, 4, 2, 2, 2];
     let inputs = sample(shape, FULL, &mut Random::new(8));
-    let cast = |x: &Vec<f32>| Tensor::<1>::from_data(x.as_slice(), &Device::flex()).cast(burn::tensor::DType::F64);
-    let tensors: Vec<_> = inputs.iter().map(cast).collect();
-    let (input, state) = unflatten(shape, FULL, &tensors);
-    let y: Vec<f64> = ssd(input, state).0.into_data().to_vec().expect("f64 stays f64");
-    let truth = &oracle(shape, FULL, &wide(&inputs))[0];
-    assert!(y.iter().zip(truth).all(|(y, truth)| (y - truth).abs() < 1e-12));
+    assert_wide_numbers_stay_wide(&inputs, flat(ssd, shape, FULL), &oracle(shape, FULL, &wide(&inputs)));
 }
 
 /// Inputs of this shape, and the state.

@@ -3,11 +3,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cpu::channels::CHUNK;
-use crate::recurrence::testing::{
-    assert_finite, assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_strides_are_read,
+use crate::testing::sequence::{
+    Suite, assert_finite, assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_strides_are_read,
     assert_wide_numbers_stay_wide, turned,
 };
-use crate::testing::{Contract, Random, VALUES, assert_near, wide};
+use crate::testing::{Random, VALUES, assert_near, wide};
 
 /// `[b, l, e, n]`: lengths around the chunk; channels that fill no vector, one vector, and more than one; states that fill
 /// the registers and that do not.
@@ -92,22 +92,16 @@ fn oracle([b, l, e, n]: [usize; 4], x: &[Vec<f64>]) -> Vec<Vec<f64>> {
 
 #[test]
 fn the_kernel_is_the_recurrence() {
-    for (seed, shape) in SHAPES.into_iter().enumerate() {
-        let mut random = Random::new(seed as u64);
-        let (inputs, upstream) = (sample(shape, &mut random), sample_upstream(shape, &mut random));
-        let contract = Contract {
-            name: format!("{shape:?}"),
-            inputs: &inputs,
-            upstream: &upstream,
-            kernel: flat(complex_recurrence, shape),
-            definition: flat(complex_recurrence_by_definition, shape),
-            oracle: |x: &[Vec<f64>]| oracle(shape, x),
-        };
-        contract.assert_held();
-        if shape.iter().product::<usize>() < 1500 {
-            contract.assert_gradients_of_the_oracle();
-        }
-    }
+    let suite = Suite {
+        shapes: &SHAPES,
+        sample,
+        sample_upstream,
+        kernel: |shape| flat(complex_recurrence, shape),
+        definition: |shape| flat(complex_recurrence_by_definition, shape),
+        oracle,
+        differences_below: 1500,
+    };
+    suite.assert_held();
 }
 
 #[test]

@@ -2,11 +2,11 @@ use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 
 use super::*;
-use crate::recurrence::testing::{
-    assert_finite, assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_strides_are_read,
+use crate::testing::sequence::{
+    Suite, assert_finite, assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_strides_are_read,
     assert_wide_numbers_stay_wide, turned,
 };
-use crate::testing::{Contract, Random, VALUES, assert_near, wide};
+use crate::testing::{Random, VALUES, assert_near, wide};
 
 /// `[b, l, d]`: channels that fill no vector, one vector, and more than one task's.
 const SHAPES: [[usize; 3]; 7] =
@@ -54,22 +54,16 @@ fn oracle([b, l, d]: [usize; 3], inputs: &[Vec<f64>]) -> Vec<Vec<f64>> {
 
 #[test]
 fn the_kernel_is_the_recurrence() {
-    for (seed, shape) in SHAPES.into_iter().enumerate() {
-        let mut random = Random::new(seed as u64);
-        let (inputs, upstream) = (sample(shape, &mut random), sample_upstream(shape, &mut random));
-        let contract = Contract {
-            name: format!("{shape:?}"),
-            inputs: &inputs,
-            upstream: &upstream,
-            kernel: flat(linear_recurrence, shape),
-            definition: flat(linear_recurrence_by_definition, shape),
-            oracle: |x: &[Vec<f64>]| oracle(shape, x),
-        };
-        contract.assert_held();
-        if shape.iter().product::<usize>() < 2000 {
-            contract.assert_gradients_of_the_oracle();
-        }
-    }
+    let suite = Suite {
+        shapes: &SHAPES,
+        sample,
+        sample_upstream,
+        kernel: |shape| flat(linear_recurrence, shape),
+        definition: |shape| flat(linear_recurrence_by_definition, shape),
+        oracle,
+        differences_below: 2000,
+    };
+    suite.assert_held();
 }
 
 #[test]

@@ -2,11 +2,11 @@ use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 
 use super::*;
-use crate::recurrence::testing::{
-    assert_finite, assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_strides_are_read,
+use crate::testing::sequence::{
+    Suite, assert_finite, assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_strides_are_read,
     assert_wide_numbers_stay_wide, turned,
 };
-use crate::testing::{Contract, Random, VALUES, assert_near, wide};
+use crate::testing::{Random, VALUES, assert_near, wide};
 
 /// `[b, l, d]`: one task and several, of one sequence and many; channels that fill no vector, whole ones, and more; a weight
 /// that is read where it lies, and one that is packed; more tokens than the weight's gradient takes at once.
@@ -73,22 +73,16 @@ fn oracle([b, l, d]: [usize; 3], inputs: &[Vec<f64>]) -> Vec<Vec<f64>> {
 
 #[test]
 fn the_kernel_is_the_layer() {
-    for (seed, shape) in SHAPES.into_iter().enumerate() {
-        let mut random = Random::new(seed as u64);
-        let (inputs, upstream) = (sample(shape, &mut random), sample_upstream(shape, &mut random));
-        let contract = Contract {
-            name: format!("{shape:?}"),
-            inputs: &inputs,
-            upstream: &upstream,
-            kernel: flat(lstm, shape),
-            definition: flat(lstm_by_definition, shape),
-            oracle: |x: &[Vec<f64>]| oracle(shape, x),
-        };
-        contract.assert_held();
-        if shape.iter().product::<usize>() < 200 {
-            contract.assert_gradients_of_the_oracle();
-        }
-    }
+    let suite = Suite {
+        shapes: &SHAPES,
+        sample,
+        sample_upstream,
+        kernel: |shape| flat(lstm, shape),
+        definition: |shape| flat(lstm_by_definition, shape),
+        oracle,
+        differences_below: 200,
+    };
+    suite.assert_held();
 }
 
 #[test]

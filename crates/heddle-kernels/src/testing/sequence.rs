@@ -1,12 +1,62 @@
-//! What the tests of all recurrences claim beyond the contract of a kernel.
+//! What the tests of all kernels that carry a state claim beyond the contract of a kernel.
 
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::testing::{Function, GRADIENTS, Passes, VALUES, assert_near, devices, passes, wide};
+use crate::testing::{Contract, Function, GRADIENTS, Passes, Random, VALUES, assert_near, devices, passes, wide};
+
+/// Draws arrays for a shape.
+type Draw<const N: usize> = fn([usize; N], &mut Random) -> Vec<Vec<f32>>;
+
+/// A definition in plain loops over `f64`, at a shape.
+type Oracle<const N: usize> = fn([usize; N], &[Vec<f64>]) -> Vec<Vec<f64>>;
+
+/// A kernel, its definition and its oracle at shapes of `N` axes.
+pub(crate) struct Suite<'a, const N: usize, K, D> {
+    pub(crate) shapes: &'a [[usize; N]],
+    /// Draws the inputs.
+    pub(crate) sample: Draw<N>,
+    /// Draws the gradients of the outputs.
+    pub(crate) sample_upstream: Draw<N>,
+    pub(crate) kernel: K,
+    pub(crate) definition: D,
+    pub(crate) oracle: Oracle<N>,
+    /// The gradients of smaller shapes are also compared with differences of the oracle.
+    pub(crate) differences_below: usize,
+}
+
+impl<const N: usize, K, D, KernelAt, DefinitionAt> Suite<'_, N, K, D>
+where
+    K: Fn([usize; N]) -> KernelAt,
+    D: Fn([usize; N]) -> DefinitionAt,
+    KernelAt: Function + Sync,
+    DefinitionAt: Function,
+{
+    /// Asserts the contract at every shape.
+    #[track_caller]
+    pub(crate) fn assert_held(&self) {
+        for (seed, &shape) in self.shapes.iter().enumerate() {
+            let mut random = Random::new(seed as u64);
+            let inputs = (self.sample)(shape, &mut random);
+            let upstream = (self.sample_upstream)(shape, &mut random);
+            let contract = Contract {
+                name: format!("{shape:?}"),
+                inputs: &inputs,
+                upstream: &upstream,
+                kernel: (self.kernel)(shape),
+                definition: (self.definition)(shape),
+                oracle: |x: &[Vec<f64>]| (self.oracle)(shape, x),
+            };
+            contract.assert_held();
+            if shape.iter().product::<usize>() < self.differences_below {
+                contract.assert_gradients_of_the_oracle();
+            }
+        }
+    }
+}
 
 /// Asserts that a loss of one output alone has that output's gradients.
 #[track_caller]
-pub(super) fn assert_outputs_count_alone(
+pub(crate) fn assert_outputs_count_alone(
     inputs: &[Vec<f32>],
     upstream: &[Vec<f32>],
     kernel: impl Function,
@@ -28,7 +78,7 @@ pub(super) fn assert_outputs_count_alone(
 
 /// Asserts that two pieces of a sequence, cut at any of these tokens, are the whole.
 #[track_caller]
-pub(super) fn assert_pieces_equal_the_whole<F: Function>(
+pub(crate) fn assert_pieces_equal_the_whole<F: Function>(
     inputs: &[Vec<f32>],
     upstream: &[Vec<f32>],
     whole: impl Function,
@@ -47,7 +97,7 @@ pub(super) fn assert_pieces_equal_the_whole<F: Function>(
 
 /// Asserts that no output and no gradient is infinite or not a number, and returns them.
 #[track_caller]
-pub(super) fn assert_finite(name: &str, inputs: &[Vec<f32>], upstream: &[Vec<f32>], kernel: impl Function) -> Passes {
+pub(crate) fn assert_finite(name: &str, inputs: &[Vec<f32>], upstream: &[Vec<f32>], kernel: impl Function) -> Passes {
     let result = passes(&Device::flex(), inputs, upstream, kernel);
     assert!(result.outputs.iter().chain(&result.gradients).flatten().all(|x| x.is_finite()), "{name}");
     result
@@ -55,7 +105,7 @@ pub(super) fn assert_finite(name: &str, inputs: &[Vec<f32>], upstream: &[Vec<f32
 
 /// Asserts that tensors that do not lie in order are read as they are meant.
 #[track_caller]
-pub(super) fn assert_strides_are_read(
+pub(crate) fn assert_strides_are_read(
     inputs: &[Vec<f32>],
     upstream: &[Vec<f32>],
     kernel: impl Function,
@@ -71,7 +121,7 @@ pub(super) fn assert_strides_are_read(
 
 /// Asserts that tensors of f64, for which there is no kernel, give the oracle's first output to the accuracy of f64.
 #[track_caller]
-pub(super) fn assert_wide_numbers_stay_wide(inputs: &[Vec<f32>], function: impl Function, truth: &[Vec<f64>]) {
+pub(crate) fn assert_wide_numbers_stay_wide(inputs: &[Vec<f32>], function: impl Function, truth: &[Vec<f64>]) {
     let cast = |x: &Vec<f32>| Tensor::<1>::from_data(x.as_slice(), &Device::flex()).cast(DType::F64);
     let tensors: Vec<_> = inputs.iter().map(cast).collect();
     let y: Vec<f64> = function(&tensors).remove(0).into_data().to_vec().expect("f64 stays f64");
@@ -79,7 +129,7 @@ pub(super) fn assert_wide_numbers_stay_wide(inputs: &[Vec<f32>], function: impl 
 }
 
 /// A matrix that lies column after column, and a sequence token after token of all sequences.
-pub(super) fn turned<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub(crate) fn turned<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let mut shape = x.dims();
     shape.swap(0, 1);
     let count: usize = shape.iter().product();
