@@ -7,6 +7,7 @@ use heddle_kernels::{AttentionInput, AttentionRule, Mixer, attention, rms_norm, 
 
 use crate::cache::Kept;
 use crate::positions::Placement;
+use crate::sparsity::GrowingMask;
 use crate::{AttentionSettings, KeyValueCache};
 
 /// Multi-head attention; several query heads may share a key/value head, and a token may see all, some or few others.
@@ -47,6 +48,8 @@ pub struct Attention {
     /// Who sees whom.
     #[module(skip)]
     pub(crate) sight: AttentionSettings,
+    #[module(skip)]
+    pub(crate) mask: GrowingMask,
 }
 
 /// ε of the norms of queries and keys.
@@ -82,7 +85,7 @@ impl Attention {
             window: sight.window,
             sinks: sight.sinks,
             softcap: sight.softcap,
-            blocks: sight.sparsity.map(|sparsity| sparsity.mask(before + l)),
+            blocks: sight.sparsity.as_ref().map(|sparsity| self.mask.covering(sparsity, before + l)),
             ..AttentionRule::causal(self.head_width(), before)
         }
     }

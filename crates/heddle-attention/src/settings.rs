@@ -6,6 +6,7 @@ use heddle_kernels::{Init, MixerSettings, SettingsError};
 use serde::{Deserialize, Serialize};
 
 use crate::positions::{self, Placement};
+use crate::sparsity::GrowingMask;
 use crate::{Attention, Positions, RopeScaling, Sparsity};
 
 /// Settings of [`Attention`].
@@ -93,6 +94,7 @@ impl MixerSettings for AttentionSettings {
             heads: h,
             kv_heads: g,
             sight: self.clone(),
+            mask: GrowingMask::default(),
         })
     }
 }

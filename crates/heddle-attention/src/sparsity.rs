@@ -1,5 +1,7 @@
 //! Patterns of blocks: which parts of the past a query sees.
 
+use std::sync::{Arc, Mutex};
+
 use heddle_kernels::{BlockMask, SettingsError};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -45,6 +47,22 @@ pub enum Sparsity {
         /// Distance from one seen block to the next.
         dilation: usize,
     },
+}
+
+/// The mask of a pattern, kept as a sequence grows: it is drawn anew only when the sequence has outgrown it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GrowingMask(Arc<Mutex<Option<BlockMask>>>);
+
+impl GrowingMask {
+    /// A mask of `sparsity` that covers `length` positions or more.
+    pub(crate) fn covering(&self, sparsity: &Sparsity, length: usize) -> BlockMask {
+        let mut kept = self.0.lock().expect("drawing a mask does not panic");
+        let covered = kept.as_ref().map_or(0, |mask| mask.rows() * mask.size());
+        if covered < length {
+            *kept = Some(sparsity.mask(length.max(2 * covered)));
+        }
+        kept.clone().expect("drawn above or before")
+    }
 }
 
 fn default_block() -> usize {
@@ -148,6 +166,18 @@ mod tests {
             assert!(seen.iter().all(|column| *column <= row) && seen.len() > 1, "{row}: {seen:?}");
             assert_eq!(seen, (0..20).filter(|column| long.has(row, *column)).collect::<Vec<_>>());
             assert_eq!(seen, (0..20).filter(|column| sparsity.sees(row, *column)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_growing_mask_is_the_mask_of_whatever_length() {
+        let sparsity = Sparsity::Bigbird { block: 4, window: 1, global: 0, random: 3, seed: 5 };
+        let growing = GrowingMask::default();
+        for length in [1, 7, 30, 31, 5, 200] {
+            let (mask, truth) = (growing.covering(&sparsity, length), sparsity.mask(length));
+            assert!(mask.rows() >= truth.rows());
+            let blocks = (0..truth.rows()).flat_map(|row| (0..truth.columns()).map(move |column| (row, column)));
+            blocks.for_each(|(row, column)| assert_eq!(mask.has(row, column), truth.has(row, column)));
         }
     }
 
