@@ -108,14 +108,6 @@ pub struct RgLru {
     out_proj: Linear,
 }
 
-impl RgLru {
-    /// Λ with the opposite sign.
-    #[cfg(test)]
-    pub(crate) fn rate(&self) -> Tensor<1> {
-        self.rate.val()
-    }
-}
-
 /// A block-diagonal map: `[blocks, e/blocks, e/blocks]`.
 #[derive(Module, Debug)]
 struct Gate {
@@ -167,5 +159,21 @@ impl Mixer for RgLru {
         let [e, k] = self.conv_weight.dims();
         let gates = 2 * self.recurrence_gate.weight.shape().num_elements();
         2 * (length * (3 * d_model * e + gates + e * (k + 1))) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decay_of_rg_lru_starts_between_its_bounds() {
+        // With the recurrence gate wide open the decay is a itself, read off from how fast a state fades.
+        let device = Device::flex();
+        let settings = RgLruSettings { a_min: 0.7, a_max: 0.8, ..Default::default() };
+        let block = settings.init(24, &mut Init::new(0, &device)).unwrap();
+        let rate = softplus(block.rate.val()).into_data().try_to_vec::<f32>().unwrap();
+        let decays: Vec<f32> = rate.iter().map(|rate| (-8.0 * rate).exp()).collect();
+        assert!(decays.iter().all(|a| (0.7 - 1e-4..0.8 + 1e-4).contains(a)), "{decays:?}");
     }
 }

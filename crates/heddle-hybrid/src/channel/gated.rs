@@ -37,7 +37,7 @@ impl ChannelSettings for SwiGluSettings {
 pub struct SwiGlu {
     gate: Linear,
     up: Linear,
-    down: Linear,
+    pub(super) down: Linear,
 }
 
 impl SwiGlu {
@@ -55,10 +55,5 @@ impl SwiGlu {
 
     pub(super) fn flops(&self) -> u64 {
         2 * 3 * self.down.weight.shape().num_elements() as u64
-    }
-
-    #[cfg(test)]
-    pub(super) fn down_weight(&self) -> Tensor<2> {
-        self.down.weight.val()
     }
 }
