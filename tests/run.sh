@@ -23,4 +23,5 @@ elif [ -n "${CI:-}" ]; then
     exit 1
 fi
 
-cargo test --release --workspace "$@"
+# The same random shapes every time: a commit passes or fails, whoever asks. Another seed explores others.
+PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-2026} cargo test --release --workspace "$@"

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::sequence::{assert_outputs_count_alone, assert_pieces_equal_the_whole};
 use crate::testing::{
-    GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide,
+    Passes, Random, VALUES, assert_gradients_near, assert_near, devices, differences, on_threads, outputs, passes, wide,
 };
 
 /// `[b, l, e, k]`: lengths below, at and above the filter's, channels that fill no vector, one vector, and more than one.
@@ -109,7 +109,7 @@ fn the_gradients_are_those_of_the_definition() {
         {
             let kernel = passes(&device, &inputs, &upstream, flat(causal_conv, shape, form));
             let definition = passes(&device, &inputs, &upstream, flat(causal_conv_by_definition, shape, form));
-            assert_near(&format!("{shape:?} {form:?}"), &kernel.gradients, &wide(&definition.gradients), GRADIENTS);
+            assert_gradients_near(&format!("{shape:?} {form:?}"), &kernel.gradients, &wide(&definition.gradients));
         }
     }
 }
@@ -122,7 +122,7 @@ fn the_gradients_are_those_of_the_sum_in_f64() {
         for silu in [true, false] {
             let truth = differences(&inputs, &upstream, |x| oracle(shape, (true, silu), x));
             let kernel = run(shape, (true, silu), causal_conv, &inputs, &upstream);
-            assert_near(&format!("{shape:?} {silu}"), &kernel.gradients, &truth, GRADIENTS);
+            assert_gradients_near(&format!("{shape:?} {silu}"), &kernel.gradients, &truth);
         }
     }
 }
@@ -176,7 +176,7 @@ fn every_instruction_set_computes_the_same() {
     for level in others {
         let other = with(*level);
         assert_near(&format!("{level:?}"), &other.outputs, &wide(&portable.outputs), VALUES);
-        assert_near(&format!("{level:?}"), &other.gradients, &wide(&portable.gradients), GRADIENTS);
+        assert_gradients_near(&format!("{level:?}"), &other.gradients, &wide(&portable.gradients));
     }
 }
 
@@ -234,6 +234,6 @@ proptest! {
         let kernel = run(shape, (true, true), causal_conv, &inputs, &upstream);
         let definition = run(shape, (true, true), causal_conv_by_definition, &inputs, &upstream);
         assert_near("values", &kernel.outputs, &oracle(shape, (true, true), &wide(&inputs)), VALUES);
-        assert_near("gradients", &kernel.gradients, &wide(&definition.gradients), GRADIENTS);
+        assert_gradients_near("gradients", &kernel.gradients, &wide(&definition.gradients));
     }
 }

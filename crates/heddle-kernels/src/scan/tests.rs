@@ -7,7 +7,7 @@ use crate::testing::sequence::{
     assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_wide_numbers_stay_wide,
 };
 use crate::testing::{
-    GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide,
+    Passes, Random, VALUES, assert_gradients_near, assert_near, devices, differences, on_threads, outputs, passes, wide,
 };
 
 /// `[b, l, e, n]`: lengths around the chunk, channels that fill no vector, one vector, and more than one.
@@ -110,7 +110,7 @@ fn the_gradients_are_those_of_the_definition() {
             let kernel = run(shape, &device, selective_scan, &inputs, &upstream);
             let definition = run(shape, &device, scan_by_definition, &inputs, &upstream);
             assert_near(&format!("values {shape:?}"), &kernel.outputs, &wide(&definition.outputs), VALUES);
-            assert_near(&format!("gradients {shape:?}"), &kernel.gradients, &wide(&definition.gradients), GRADIENTS);
+            assert_gradients_near(&format!("gradients {shape:?}"), &kernel.gradients, &wide(&definition.gradients));
         }
     }
 }
@@ -123,7 +123,7 @@ fn the_gradients_are_those_of_the_recurrence_in_f64() {
         let truth = differences(&inputs, &upstream, |x| oracle(shape, x));
         for device in devices() {
             let kernel = run(shape, &device, selective_scan, &inputs, &upstream);
-            assert_near(&format!("{shape:?}"), &kernel.gradients, &truth, GRADIENTS);
+            assert_gradients_near(&format!("{shape:?}"), &kernel.gradients, &truth);
         }
     }
 }
@@ -202,7 +202,7 @@ fn every_instruction_set_computes_the_same() {
     for level in others {
         let other = with(*level);
         assert_near(&format!("{level:?}"), &other.outputs, &wide(&portable.outputs), VALUES);
-        assert_near(&format!("{level:?}"), &other.gradients, &wide(&portable.gradients), GRADIENTS);
+        assert_gradients_near(&format!("{level:?}"), &other.gradients, &wide(&portable.gradients));
     }
 }
 
@@ -240,8 +240,8 @@ fn strided_inputs_are_read_as_they_are_meant() {
         let truth = run(shape, &device, selective_scan, &inputs, &upstream);
         let result = passes(&device, &inputs, &upstream, strided);
         assert_near("values", &result.outputs, &wide(&truth.outputs), VALUES);
-        assert_near("gradient of u", &result.gradients[..1], &wide(&truth.gradients[..1]), GRADIENTS);
-        assert_near("gradient of read", &result.gradients[4..5], &wide(&truth.gradients[4..5]), GRADIENTS);
+        assert_gradients_near("gradient of u", &result.gradients[..1], &wide(&truth.gradients[..1]));
+        assert_gradients_near("gradient of read", &result.gradients[4..5], &wide(&truth.gradients[4..5]));
     }
 }
 
@@ -290,6 +290,6 @@ proptest! {
         let kernel = run(shape, &Device::flex(), selective_scan, &inputs, &upstream);
         let definition = run(shape, &Device::flex(), scan_by_definition, &inputs, &upstream);
         assert_near("values", &kernel.outputs, &oracle(shape, &wide(&inputs)), VALUES);
-        assert_near("gradients", &kernel.gradients, &wide(&definition.gradients), GRADIENTS);
+        assert_gradients_near("gradients", &kernel.gradients, &wide(&definition.gradients));
     }
 }

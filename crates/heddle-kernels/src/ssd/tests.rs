@@ -7,7 +7,8 @@ use crate::testing::sequence::{
     assert_outputs_count_alone, assert_pieces_equal_the_whole, assert_strides_are_read, assert_wide_numbers_stay_wide,
 };
 use crate::testing::{
-    Contract, GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, on_threads, outputs, passes, wide,
+    Contract, Passes, Random, VALUES, assert_gradients_near, assert_near, devices, differences, on_threads, outputs,
+    passes, wide,
 };
 
 /// `[b, l, h, p, g, n]`
@@ -244,8 +245,8 @@ fn a_step_that_forgets_everything_costs_its_neighbours_no_precision() {
         let result = passes(&Device::flex(), &inputs, &upstream, flat(ssd, shape, form));
         assert_near(&format!("values, {at}"), &result.outputs, &truth, VALUES);
         let truth = differences(&inputs, &upstream, |x| oracle(shape, form, x));
-        assert_near(&format!("gradients, {at}"), &result.gradients[1..2], &truth[1..2], GRADIENTS);
-        assert_near(&format!("gradients, {at}"), &result.gradients[2..3], &truth[2..3], GRADIENTS);
+        assert_gradients_near(&format!("gradients, {at}"), &result.gradients[1..2], &truth[1..2]);
+        assert_gradients_near(&format!("gradients, {at}"), &result.gradients[2..3], &truth[2..3]);
     }
 }
 
@@ -370,6 +371,6 @@ proptest! {
         let kernel = run(shape, ssd, &inputs, &upstream);
         let definition = run(shape, ssd_by_definition, &inputs, &upstream);
         assert_near("values", &kernel.outputs, &oracle(shape, FULL, &wide(&inputs)), VALUES);
-        assert_near("gradients", &kernel.gradients, &wide(&definition.gradients), GRADIENTS);
+        assert_gradients_near("gradients", &kernel.gradients, &wide(&definition.gradients));
     }
 }

@@ -2,7 +2,9 @@
 
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::testing::{Contract, Function, GRADIENTS, Passes, Random, VALUES, assert_near, devices, passes, wide};
+use crate::testing::{
+    Contract, Function, Passes, Random, VALUES, assert_gradients_near, assert_near, devices, passes, wide,
+};
 
 /// Draws arrays for a shape.
 type Draw<const N: usize> = fn([usize; N], &mut Random) -> Vec<Vec<f32>>;
@@ -71,7 +73,7 @@ pub(crate) fn assert_outputs_count_alone(
             among_zeros[present].clone_from(&upstream[present]);
             let ours = passes(&device, inputs, &alone, &kernel);
             let truth = passes(&device, inputs, &among_zeros, &definition);
-            assert_near(&format!("output {present}"), &ours.gradients, &wide(&truth.gradients), GRADIENTS);
+            assert_gradients_near(&format!("output {present}"), &ours.gradients, &wide(&truth.gradients));
         }
     }
 }
@@ -90,7 +92,7 @@ pub(crate) fn assert_pieces_equal_the_whole<F: Function>(
         for &cut in cuts {
             let split = passes(&device, inputs, upstream, pieces(cut));
             assert_near(&format!("values, cut {cut}"), &split.outputs, &wide(&whole.outputs), VALUES);
-            assert_near(&format!("gradients, cut {cut}"), &split.gradients, &wide(&whole.gradients), GRADIENTS);
+            assert_gradients_near(&format!("gradients, cut {cut}"), &split.gradients, &wide(&whole.gradients));
         }
     }
 }
@@ -115,7 +117,7 @@ pub(crate) fn assert_strides_are_read(
         let truth = passes(&device, inputs, upstream, &kernel);
         let result = passes(&device, inputs, upstream, &strided);
         assert_near("values", &result.outputs, &wide(&truth.outputs), VALUES);
-        assert_near("gradients", &result.gradients, &wide(&truth.gradients), GRADIENTS);
+        assert_gradients_near("gradients", &result.gradients, &wide(&truth.gradients));
     }
 }
 

@@ -12,7 +12,7 @@ use self::oracle::Truth;
 use super::block::{Attention, Dims};
 use super::sight::KEYS;
 use super::*;
-use crate::testing::{GRADIENTS, Passes, Random, VALUES, assert_near, devices, differences, passes, wide};
+use crate::testing::{Passes, Random, VALUES, assert_gradients_near, assert_near, devices, differences, passes, wide};
 
 /// An attention to test.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl Case {
             {
                 let result = self.run(&device, attend, &inputs, &upstream);
                 assert_near(&format!("{name}, {self:?}, values"), &result.outputs, &truth.outputs, VALUES);
-                assert_near(&format!("{name}, {self:?}, gradients"), &result.gradients, &truth.gradients, GRADIENTS);
+                assert_gradients_near(&format!("{name}, {self:?}, gradients"), &result.gradients, &truth.gradients);
             }
         }
     }
@@ -218,11 +218,11 @@ fn a_loss_of_only_one_output_has_the_gradients_of_that_output() {
         one[absent].clear();
         let truth = Truth::of(&case, &wide(&inputs), &wide(&one));
         let result = case.run(&Device::flex(), attention_with_lse, &inputs, &one);
-        assert_near("gradients of q and k", &result.gradients[..2], &truth.gradients[..2], GRADIENTS);
-        assert_near("gradient of slopes", &result.gradients[3..], &truth.gradients[3..], GRADIENTS);
+        assert_gradients_near("gradients of q and k", &result.gradients[..2], &truth.gradients[..2]);
+        assert_gradients_near("gradient of slopes", &result.gradients[3..], &truth.gradients[3..]);
         match absent {
             0 => assert!(result.gradients[2].iter().all(|&g| g == 0.0), "values do not reach the lse"),
-            _ => assert_near("gradient of v", &result.gradients[2..3], &truth.gradients[2..3], GRADIENTS),
+            _ => assert_gradients_near("gradient of v", &result.gradients[2..3], &truth.gradients[2..3]),
         }
     }
 }
