@@ -128,6 +128,49 @@ fn a_later_token_changes_no_earlier_output() {
     });
 }
 
+/// The cells of these pass their values through a tanh from token to token.
+const WITHOUT_MAP: [&str; 2] = ["gru", "lstm"];
+
+#[test]
+fn every_mixer_that_is_linear_in_its_values_has_a_map_which_is_causal() {
+    for_each_mixer(|kind, mixer, device| {
+        let map = mixer.attention_map(random([2, LENGTH, WIDTH], 1, device), 0..LENGTH);
+        assert_eq!(map.is_none(), WITHOUT_MAP.contains(&kind), "{kind}");
+        let Some(map) = map else { return };
+        let [b, heads, rows, columns] = map.dims();
+        assert!((b, rows, columns) == (2, LENGTH, LENGTH) && heads > 0, "{kind}: {:?}", map.dims());
+        for (at, weight) in map.into_data().iter::<f32>().enumerate() {
+            let (i, j) = (at / LENGTH % LENGTH, at % LENGTH);
+            assert!(weight.is_finite(), "{kind}: token {i} takes {weight} of {j}");
+            assert!(j <= i || weight == 0.0, "{kind}: token {i} takes {weight} of {j}, which comes later");
+            assert!(j != i || weight != 0.0, "{kind}: token {i} takes nothing of itself");
+        }
+    });
+}
+
+#[test]
+fn rows_of_a_map_are_those_of_the_whole() {
+    for_each_mixer(|kind, mixer, device| {
+        let x = random([2, LENGTH, WIDTH], 1, device);
+        let Some(map) = mixer.attention_map(x.clone(), 0..LENGTH) else { return };
+        for rows in [0..1, 3..8, LENGTH - 1..LENGTH] {
+            let some = mixer.attention_map(x.clone(), rows.clone()).expect("the whole has a map");
+            assert_eq!(some.dims()[2..], [rows.len(), LENGTH], "{kind}");
+            close(kind, &map.clone().narrow(2, rows.start, rows.len()).flatten(0, 1), &some.flatten(0, 1), ROUNDING);
+        }
+    });
+}
+
+#[test]
+fn a_later_token_changes_no_earlier_row_of_a_map() {
+    for_each_mixer(|kind, mixer, device| {
+        let x = random([1, LENGTH, WIDTH], 1, device);
+        let changed = x.clone().slice_assign([0..1, 7..8, 0..WIDTH], random([1, 1, WIDTH], 9, device));
+        let rows = |x| mixer.attention_map(x, 0..7).map(Tensor::into_data);
+        assert_eq!(rows(x), rows(changed), "{kind}: token 7 reached back");
+    });
+}
+
 #[test]
 fn sequences_of_a_batch_do_not_meet() {
     for_each_mixer(|kind, mixer, device| {

@@ -1,9 +1,11 @@
 //! Multi-head attention.
 
+use core::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{AttentionInput, AttentionRule, Mixer, attention, rms_norm, sigmoid_mul};
+use heddle_kernels::{AttentionInput, AttentionRule, Mixer, attention, map_by_impulses, rms_norm, sigmoid_mul};
 
 use crate::cache::Kept;
 use crate::positions::Placement;
@@ -76,6 +78,19 @@ impl Attention {
         self.sight.window.map(|window| Kept { first: self.sight.sinks, last: window - 1 })
     }
 
+    /// Queries, keys and values of tokens with their positions added, the first of which stands at `position`.
+    fn project(&self, x: &Tensor<3>, position: usize) -> AttentionInput {
+        let (h, g) = (self.heads, self.kv_heads);
+        let q = split_heads(self.query.forward(x.clone()), h, self.query_norm.as_ref());
+        let k = split_heads(self.key.forward(x.clone()), g, self.key_norm.as_ref());
+        AttentionInput {
+            q: self.placement.rotate(q, position),
+            k: self.placement.rotate(k, position),
+            v: split_heads(self.value.forward(x.clone()), g, None),
+            slopes: self.placement.slopes(&x.device()),
+        }
+    }
+
     /// The rule for `l` queries behind `before` keys. Positions are counted along the cache, which is the sequence itself
     /// or, with a window, its first and last tokens, whose distances from each other no query asks for.
     fn rule(&self, before: usize, l: usize) -> AttentionRule {
@@ -117,16 +132,13 @@ impl Mixer for Attention {
 
     fn forward(&self, x: Tensor<3>, state: KeyValueCache) -> (Tensor<3>, KeyValueCache) {
         let [b, l, _] = x.dims();
-        let (h, g, p) = (self.heads, self.kv_heads, self.head_width());
         let (position, before) = (state.seen(), state.len());
         let x = self.placement.add_to(x, position);
-        let q = split_heads(self.query.forward(x.clone()), h, self.query_norm.as_ref());
-        let k = split_heads(self.key.forward(x.clone()), g, self.key_norm.as_ref());
-        let v = split_heads(self.value.forward(x.clone()), g, None);
-        let (q, k) = (self.placement.rotate(q, position), self.placement.rotate(k, position));
-        let (k, v) = state.extend(k, v);
-        let input = AttentionInput { q, k: k.clone(), v: v.clone(), slopes: self.placement.slopes(&x.device()) };
-        let mixed = attention(input, self.rule(before, l)).swap_dims(1, 2).reshape([b, l, h * p]);
+        let input = self.project(&x, position);
+        let (k, v) = state.extend(input.k, input.v);
+        let input = AttentionInput { k: k.clone(), v: v.clone(), ..input };
+        let mixed = attention(input, self.rule(before, l)).swap_dims(1, 2);
+        let mixed = mixed.reshape([b, l, self.heads * self.head_width()]);
         let mixed = match &self.gate {
             Some(gate) => sigmoid_mul(gate.forward(x), mixed),
             None => mixed,
@@ -149,5 +161,18 @@ impl Mixer for Attention {
         let projections = 2 * length * d_model * (2 * h + 2 * g + gate) * p;
         let mixing = 2.0 * 2.0 * self.pairs(length) * (h * p) as f64;
         projections as u64 + mixing as u64
+    }
+
+    /// The softmax's weights, one map a query head.
+    fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let ([b, l, _], g, p) = (x.dims(), self.kv_heads, self.head_width());
+        let x = self.placement.add_to(x, 0);
+        let input = self.project(&x, 0);
+        let rule = AttentionRule { offset: rows.start, ..self.rule(0, l) };
+        Some(map_by_impulses(l, &rows, p, &x.device(), |impulses| {
+            let q = input.q.clone().narrow(2, rows.start, rows.len());
+            let v = impulses.reshape([1, 1, l, p]).expand([b, g, l, p]);
+            attention(AttentionInput { q, v, ..input.clone() }, rule.clone())
+        }))
     }
 }

@@ -1,9 +1,11 @@
 //! Linear attention: a softmax replaced by features, and a cache by a sum.
 
+use core::ops::Range;
+
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{Init, Mixer, MixerSettings, SettingsError, SsdInput, ssd};
+use heddle_kernels::{Init, Mixer, MixerSettings, SettingsError, SsdInput, map_by_head, ssd};
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`LinearAttention`].
@@ -130,6 +132,36 @@ impl LinearAttention {
         let f = self.query.weight.dims()[1] / self.heads;
         (self.value.weight.dims()[1] / self.heads, self.feature_map.width(f))
     }
+
+    /// The sums of values that the tokens take, as state-space duality without decay.
+    fn sums(&self, x: Tensor<3>) -> SsdInput {
+        let ([b, l, _], h, (p, _)) = (x.dims(), self.heads, self.sizes());
+        let device = x.device();
+        let features = |map: &Linear| {
+            let heads = map.forward(x.clone());
+            let f = heads.dims()[2] / h;
+            self.feature_map.apply(heads.reshape([b, l, h, f]))
+        };
+        SsdInput {
+            delta: Tensor::ones([b, l, h], &device),
+            delta_bias: None,
+            softplus: false,
+            a: Tensor::zeros([h], &device),
+            write: features(&self.key),
+            read: features(&self.query),
+            skip: None,
+            x: self.value.forward(x.clone()).reshape([b, l, h, p]),
+        }
+    }
+}
+
+/// The means of values, from their sums and the sum `z` of their weights: that of a value which is always 1.
+fn means(sums: SsdInput, state: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    let [b, l, h, p] = sums.x.dims();
+    let ones = Tensor::ones([b, l, h, 1], &sums.x.device());
+    let (sums, state) = ssd(SsdInput { x: Tensor::cat(vec![sums.x, ones], 3), ..sums }, state);
+    let weight = sums.clone().narrow(3, p, 1) + LEAST_WEIGHT;
+    (sums.narrow(3, 0, p) / weight, state)
 }
 
 impl Mixer for LinearAttention {
@@ -142,28 +174,9 @@ impl Mixer for LinearAttention {
     }
 
     fn forward(&self, x: Tensor<3>, state: Tensor<4>) -> (Tensor<3>, Tensor<4>) {
-        let ([b, l, d], h, (p, _)) = (x.dims(), self.heads, self.sizes());
-        let device = x.device();
-        let features = |map: &Linear| {
-            let heads = map.forward(x.clone());
-            let f = heads.dims()[2] / h;
-            self.feature_map.apply(heads.reshape([b, l, h, f]))
-        };
-        let values: Tensor<4> = self.value.forward(x.clone()).reshape([b, l, h, p]);
-        let input = SsdInput {
-            x: Tensor::cat(vec![values, Tensor::ones([b, l, h, 1], &device)], 3),
-            delta: Tensor::ones([b, l, h], &device),
-            delta_bias: None,
-            softplus: false,
-            a: Tensor::zeros([h], &device),
-            write: features(&self.key),
-            read: features(&self.query),
-            skip: None,
-        };
-        let (sums, state) = ssd(input, state);
-        let weight = sums.clone().narrow(3, p, 1) + LEAST_WEIGHT;
-        let mixed = (sums.narrow(3, 0, p) / weight).reshape([b, l, d]);
-        (self.output.forward(mixed), state)
+        let dims = x.dims();
+        let (mixed, state) = means(self.sums(x), state);
+        (self.output.forward(mixed.reshape(dims)), state)
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {
@@ -175,6 +188,16 @@ impl Mixer for LinearAttention {
         let ((p, features), [_, width]) = (self.sizes(), self.query.weight.dims());
         let matrices = d_model * (2 * width + 2 * d_model);
         2 * (length * (matrices + 2 * self.heads * (p + 1) * features)) as u64
+    }
+
+    /// The products of features over their sum, one map a head.
+    fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let ([b, l, _], h, (_, features), device) = (x.dims(), self.heads, self.sizes(), x.device());
+        let sums = self.sums(x);
+        Some(map_by_head([b, l, h], &rows, &device, |values| {
+            let state = Tensor::zeros([b, h, values.dims()[3] + 1, features], &device);
+            means(SsdInput { x: values, ..sums.clone() }, state).0
+        }))
     }
 }
 
@@ -216,7 +239,23 @@ mod tests {
         let (y, _) = block.forward(x.clone(), block.state(1, 8, &device));
         let of = |map: &Linear| FeatureMap::Elu.apply(map.forward(x.clone()).reshape([1, 6, 1, 8])).reshape([6, 8]);
         let weights = of(&block.query).matmul(of(&block.key).transpose()).tril(0);
-        let truth = weights.clone().matmul(x.reshape([6, 8])) / weights.sum_dim(1);
+        let map = weights.clone() / weights.sum_dim(1);
+        let truth = map.clone().matmul(x.clone().reshape([6, 8]));
         assert!((y.reshape([6, 8]) - truth).abs().max().into_scalar::<f32>() < 1e-5);
+        let given = block.attention_map(x, 0..6).unwrap().reshape([6, 6]);
+        assert!((given - map).abs().max().into_scalar::<f32>() < 1e-5);
+    }
+
+    #[test]
+    fn the_map_by_the_values_is_the_means_of_every_head() {
+        let device = Device::flex();
+        let mut init = Init::new(1, &device);
+        let block = LinearAttentionSettings { heads: 3, ..Default::default() }.init(24, &mut init).unwrap();
+        let x: Tensor<3> = init.normal([2, 70, 24], 1.0).val();
+        let sums = block.sums(x.clone());
+        let values = sums.x.clone().swap_dims(1, 2);
+        let means = means(sums, block.state(2, 24, &device)).0.swap_dims(1, 2);
+        let map = block.attention_map(x, 0..70).unwrap();
+        assert!((map.matmul(values) - means).abs().max().into_scalar::<f32>() < 1e-5);
     }
 }

@@ -1,7 +1,7 @@
 //! What all variants of attention promise, and which of them are the same.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use heddle_kernels::{Init, Mixer, MixerSettings, MixerState};
+use heddle_kernels::{Init, Mixer, MixerSettings, MixerState, sigmoid_mul};
 
 use crate::{Attention, AttentionSettings, Positions, RopeScaling, Sparsity};
 
@@ -130,6 +130,63 @@ fn a_window_or_mask_of_everything_is_full_attention() {
     let windowed = AttentionSettings { window: Some(4), ..settings() };
     let windowed = chunked(&build(&windowed, &device), &x, &[LENGTH]);
     assert!((windowed - full).abs().max().into_scalar::<f32>() > 1e-2);
+}
+
+/// What the block would give if its mixing were `map` by the values.
+fn mixed_by(block: &Attention, x: &Tensor<3>, map: Tensor<4>) -> Tensor<3> {
+    let [b, l, _] = x.dims();
+    let x = block.placement.add_to(x.clone(), 0);
+    let (h, g, p) = (block.heads, block.kv_heads, block.value.weight.dims()[1] / block.kv_heads);
+    let values: Tensor<5> = block.value.forward(x.clone()).reshape([b, l, g, 1, p]);
+    let values = values.repeat_dim(3, h / g).reshape([b, l, h, p]).swap_dims(1, 2);
+    let mixed = map.matmul(values).swap_dims(1, 2).reshape([b, l, h * p]);
+    block.output.forward(match &block.gate {
+        Some(gate) => sigmoid_mul(gate.forward(x), mixed),
+        None => mixed,
+    })
+}
+
+#[test]
+fn the_map_of_every_variant_is_the_weights_of_its_values() {
+    let device = Device::flex();
+    let x = sequence(&device);
+    for settings in variants().into_iter().chain([AttentionSettings { causal: false, ..settings() }]) {
+        let block = build(&settings, &device);
+        let map = block.attention_map(x.clone(), 0..LENGTH).unwrap();
+        assert_eq!(map.dims(), [2, 4, LENGTH, LENGTH]);
+        assert!(map.clone().min().into_scalar::<f32>() >= 0.0, "{settings:?}");
+        let sums = map.clone().sum_dim(3).squeeze_dim(3);
+        assert_same(&format!("sums of {settings:?}"), &sums, &Tensor::ones([2, 4, LENGTH], &device));
+        let some = block.attention_map(x.clone(), 9..14).unwrap();
+        assert_same(&format!("rows of {settings:?}"), &some.flatten(0, 1), &map.clone().narrow(2, 9, 5).flatten(0, 1));
+        let (y, _) = block.forward(x.clone(), Default::default());
+        assert_same(&format!("{settings:?}"), &y, &mixed_by(&block, &x, map));
+    }
+}
+
+#[test]
+fn a_map_is_the_softmax_of_the_scores_and_zero_where_nothing_is_seen() {
+    let device = Device::flex();
+    let x = sequence(&device);
+    let windowed = AttentionSettings { window: Some(4), sinks: 3, positions: Positions::None, ..settings() };
+    let block = build(&windowed, &device);
+    let heads = |map: &burn::nn::Linear| map.forward(x.clone()).reshape([2, LENGTH, 4, 8]).swap_dims(1, 2);
+    let scores = heads(&block.query).matmul(heads(&block.key).transpose()) / 8f64.sqrt();
+    let seen = |i: usize, j: usize| j <= i && (i - j < 4 || j < 3);
+    let seen = (0..LENGTH * LENGTH).map(|at| f32::from(u8::from(seen(at / LENGTH, at % LENGTH)))).collect::<Vec<_>>();
+    let seen: Tensor<4> = Tensor::<1>::from_data(seen.as_slice(), &device).reshape([1, 1, LENGTH, LENGTH]);
+    let weights = scores.exp() * seen.clone();
+    let weights = weights.clone() / weights.sum_dim(3);
+    let map = block.attention_map(x.clone(), 0..LENGTH).unwrap();
+    assert!((map.clone() - weights).abs().max().into_scalar::<f32>() < 1e-6);
+    assert_eq!((map * (seen - 1.0)).abs().max().into_scalar::<f32>(), 0.0);
+}
+
+#[test]
+#[should_panic(expected = "`rows` 20..24 of 23 tokens; use a range that is not empty and lies within 0..23")]
+fn a_map_has_no_rows_beyond_its_tokens() {
+    let device = Device::flex();
+    build(&settings(), &device).attention_map(sequence(&device), 20..24);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use core::any::Any;
 use core::fmt::Debug;
+use core::ops::Range;
 
 use burn::module::{Content, Flag, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
@@ -45,6 +46,14 @@ impl AnyMixer {
     /// See [`Mixer::flops`].
     pub fn flops(&self, length: usize, d_model: usize) -> u64 {
         self.0.erased_flops(length, d_model)
+    }
+
+    /// See [`Mixer::attention_map`].
+    ///
+    /// # Panics
+    /// If `rows` is empty or goes beyond the tokens of `x`.
+    pub fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        self.0.erased_attention_map(x, rows)
     }
 }
 
@@ -89,6 +98,7 @@ trait ErasedMixer: Debug + Send + Sync {
     fn erased_forward(&self, x: Tensor<3>, state: AnyState) -> (Tensor<3>, AnyState);
     fn erased_state_bytes(&self, length: usize, d_model: usize) -> u64;
     fn erased_flops(&self, length: usize, d_model: usize) -> u64;
+    fn erased_attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>>;
     fn erased_clone(&self) -> AnyMixer;
     fn erased_devices(&self, devices: Vec<Device>) -> Vec<Device>;
     fn erased_fork(self: Box<Self>, device: &Device) -> AnyMixer;
@@ -117,6 +127,9 @@ impl<M: Mixer> ErasedMixer for M {
     }
     fn erased_flops(&self, length: usize, d_model: usize) -> u64 {
         self.flops(length, d_model)
+    }
+    fn erased_attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        self.attention_map(x, rows)
     }
     fn erased_clone(&self) -> AnyMixer {
         AnyMixer::new(self.clone())

@@ -49,7 +49,7 @@ pub use embedding::{embed, embed_by_definition};
 pub use init::Init;
 pub use l2norm::{l2_normalize, l2_normalize_by_definition};
 pub use loss::{cross_entropy_at, cross_entropy_by_definition};
-pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError};
+pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError, map_by_channel, map_by_head, map_by_impulses};
 pub use norm::{
     GateOrder, GatedNorm, gated_rms_norm, gated_rms_norm_by_definition, layer_norm, layer_norm_by_definition, rms_norm,
     rms_norm_by_definition,

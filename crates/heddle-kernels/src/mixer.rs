@@ -1,9 +1,10 @@
 //! What every block that mixes along the sequence has in common.
 
 use core::fmt::Debug;
+use core::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::Init;
@@ -21,7 +22,7 @@ use crate::Init;
 /// ```
 /// use burn::module::Module;
 /// use burn::tensor::{Device, Tensor};
-/// use heddle_kernels::Mixer;
+/// use heddle_kernels::{Mixer, map_by_channel};
 ///
 /// #[derive(Module, Debug)]
 /// struct RunningSum {}
@@ -43,6 +44,9 @@ use crate::Init;
 ///     fn flops(&self, length: usize, d_model: usize) -> u64 {
 ///         (length * d_model) as u64
 ///     }
+///     fn attention_map(&self, x: Tensor<3>, rows: core::ops::Range<usize>) -> Option<Tensor<4>> {
+///         Some(map_by_channel(x.dims(), &rows, &x.device(), |values, _| values.cumsum(1)))
+///     }
 /// }
 ///
 /// let device = Device::flex();
@@ -50,8 +54,13 @@ use crate::Init;
 /// let mixer = RunningSum {};
 /// let (whole, _) = mixer.forward(x.clone(), mixer.state(1, 2, &device));
 /// let (_, state) = mixer.forward(x.clone().slice([0..1, 0..3]), mixer.state(1, 2, &device));
-/// let (last, _) = mixer.forward(x.slice([0..1, 3..4]), state);
+/// let (last, _) = mixer.forward(x.clone().slice([0..1, 3..4]), state);
 /// assert_eq!(last.into_data(), whole.slice([0..1, 3..4]).into_data());
+///
+/// // Each of the two channels takes up every token so far.
+/// let map = mixer.attention_map(x, 2..3).expect("it is linear in its values");
+/// assert_eq!(map.into_data().to_vec::<f32>()?, [1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
 /// ```
 pub trait Mixer: Module + Sync + 'static {
     /// What a token leaves behind for those after it.
@@ -74,6 +83,163 @@ pub trait Mixer: Module + Sync + 'static {
 
     /// Floating-point operations (a multiply-add counts two) of one forward pass over `length` tokens of one sequence.
     fn flops(&self, length: usize, d_model: usize) -> u64;
+
+    /// How much of each token's value the tokens `rows` of `x` take up, from a fresh state; for inspection.
+    ///
+    /// ```text
+    /// o_i = Σ_j M_ij v_j
+    /// ```
+    ///
+    /// `v` are the values that a block mixes, behind its projection and, where it has one, its convolution; `o` is what the
+    /// mixing makes of them, before gate, norm and projection. The map is `M`: of softmax attention the weights
+    /// (arXiv:1706.03762, eq. 1), of a state-space layer or a gated recurrence the hidden attention
+    ///
+    /// ```text
+    /// M_ij = C_i Ā_i ⋯ Ā_{j+1} B̄_j, and D more where i = j
+    /// ```
+    ///
+    /// (arXiv:2403.01590, §3; other recurrences: arXiv:2405.16504). The authors leave the skip `D` out; here it is on the
+    /// diagonal, so that `M v` is all that the mixing gives. Gates and step sizes are held as `x` sets them. Where a block
+    /// has no heads, every channel has a map of its own.
+    ///
+    /// `None` is for a block that is not linear in its values, such as an LSTM: it has no `M`. [`map_by_impulses`],
+    /// [`map_by_head`] and [`map_by_channel`] read the map off the mixing itself.
+    ///
+    /// # Shapes
+    /// - `x`: `[b, l, d]`; returned: `[b, heads, rows, l]`
+    ///
+    /// # Panics
+    /// If `rows` is empty or goes beyond the tokens of `x`.
+    fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let _ = (x, rows);
+        None
+    }
+}
+
+/// The matrix of a mixing that is linear in its values, read off what it makes of unit impulses: `M_ij = f(e_j)_i`, where
+/// `e_j` is 1 at token `j` of `l` and 0 elsewhere.
+///
+/// `mix` gets `width` impulses at once, the values `[l, width]`, and returns what tokens `rows` make of them,
+/// `[b, heads, rows, width]`; behind the last token, columns of zeros fill up the width. So no more is formed than the
+/// result and one call's numbers.
+///
+/// # Shapes
+/// - returned: `[b, heads, rows, l]`
+///
+/// # Panics
+/// If `rows` is empty or goes beyond `l`.
+///
+/// # Examples
+/// The map of a running sum is a triangle of ones:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::map_by_impulses;
+///
+/// let sum = |impulses: Tensor<2>| impulses.cumsum(0).narrow(0, 1, 2).unsqueeze();
+/// let map: Tensor<4> = map_by_impulses(3, &(1..3), 2, &Device::flex(), sum);
+/// assert_eq!(map.dims(), [1, 1, 2, 3]);
+/// assert_eq!(map.into_data().to_vec::<f32>()?, [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
+pub fn map_by_impulses(
+    l: usize,
+    rows: &Range<usize>,
+    width: usize,
+    device: &Device,
+    mix: impl Fn(Tensor<2>) -> Tensor<4>,
+) -> Tensor<4> {
+    assert!(
+        rows.start < rows.end && rows.end <= l,
+        "attention map: `rows` {rows:?} of {l} tokens; use a range that is not empty and lies within 0..{l}"
+    );
+    let columns = (0..l).step_by(width).map(|start| {
+        let impulse = |i: usize| if i / width == start + i % width { 1.0 } else { 0.0 };
+        let impulses = (0..l * width).map(impulse).collect::<Vec<f32>>();
+        mix(Tensor::from_data(TensorData::new(impulses, [l, width]), device))
+    });
+    Tensor::cat(columns.collect(), 3).narrow(3, 0, l)
+}
+
+/// Impulses to a call of a mixing by heads: as many as a head usually has channels.
+const BY_HEAD: usize = 64;
+
+/// Impulses to a call of a mixing by channels.
+const BY_CHANNEL: usize = 16;
+
+/// [`map_by_impulses`] of a mixing whose heads may have any width, each channel of which is mixed alike.
+///
+/// # Shapes
+/// - what `mix` gets and returns: `[b, l, h, width]`
+/// - returned: `[b, h, rows, l]`
+///
+/// # Panics
+/// As [`map_by_impulses`].
+///
+/// # Examples
+/// Linear attention whose features are all 1 is a running sum:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::map_by_head;
+///
+/// let map = map_by_head([1, 3, 2], &(1..2), &Device::flex(), |values| values.cumsum(1));
+/// assert_eq!(map.dims(), [1, 2, 1, 3]);
+/// assert_eq!(map.into_data().to_vec::<f32>()?, [1.0, 1.0, 0.0, 1.0, 1.0, 0.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
+pub fn map_by_head(
+    [b, l, h]: [usize; 3],
+    rows: &Range<usize>,
+    device: &Device,
+    mix: impl Fn(Tensor<4>) -> Tensor<4>,
+) -> Tensor<4> {
+    let width = l.min(BY_HEAD);
+    map_by_impulses(l, rows, width, device, |impulses| {
+        let values = impulses.reshape([1, l, 1, width]).expand([b, l, h, width]);
+        mix(values).narrow(1, rows.start, rows.len()).swap_dims(1, 2)
+    })
+}
+
+/// [`map_by_impulses`] of a mixing that treats each channel in a way of its own: every impulse comes as a batch.
+///
+/// `mix` also gets how many batches there are, so that it repeats what belongs to the sequences as often (with
+/// `repeat_dim(0, times)`).
+///
+/// # Shapes
+/// - what `mix` gets and returns: `[times · b, l, e]`
+/// - returned: `[b, e, rows, l]`
+///
+/// # Panics
+/// As [`map_by_impulses`].
+///
+/// # Examples
+/// A convolution that adds each token to the one before it:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{ConvInput, causal_conv, map_by_channel};
+///
+/// let device = Device::flex();
+/// let map = map_by_channel([1, 3, 1], &(0..3), &device, |x, times| {
+///     let input = ConvInput { x, weight: Tensor::ones([1, 2], &device), bias: None, silu: false };
+///     causal_conv(input, Tensor::zeros([times, 1, 1], &device)).0
+/// });
+/// assert_eq!(map.into_data().to_vec::<f32>()?, [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
+pub fn map_by_channel(
+    [b, l, e]: [usize; 3],
+    rows: &Range<usize>,
+    device: &Device,
+    mix: impl Fn(Tensor<3>, usize) -> Tensor<3>,
+) -> Tensor<4> {
+    let width = l.min(BY_CHANNEL);
+    map_by_impulses(l, rows, width, device, |impulses| {
+        let values = impulses.transpose().reshape([width, 1, l, 1]).expand([width, b, l, e]);
+        let mixed = mix(values.reshape([width * b, l, e]), width).reshape([width, b, l, e]);
+        mixed.narrow(2, rows.start, rows.len()).permute([1, 3, 2, 0])
+    })
 }
 
 /// The state of a [`Mixer`]: tensors, carried from chunk to chunk.

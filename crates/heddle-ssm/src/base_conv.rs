@@ -1,9 +1,11 @@
 //! A gated short convolution: the least that mixes along the sequence.
 
+use core::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv};
+use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, map_by_channel};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{at_least, init_conv};
@@ -58,6 +60,12 @@ pub struct BaseConv {
     conv_bias: Param<Tensor<1>>,
 }
 
+impl BaseConv {
+    fn conv(&self, x: Tensor<3>) -> ConvInput {
+        ConvInput { x, weight: self.conv_weight.val(), bias: Some(self.conv_bias.val()), silu: false }
+    }
+}
+
 impl Mixer for BaseConv {
     /// The last inputs of the convolution, `[b, k−1, d]`.
     type State = Tensor<3>;
@@ -69,8 +77,7 @@ impl Mixer for BaseConv {
 
     fn forward(&self, x: Tensor<3>, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
         let gate = self.proj.forward(x.clone());
-        let conv = ConvInput { x, weight: self.conv_weight.val(), bias: Some(self.conv_bias.val()), silu: false };
-        let (mixed, state) = causal_conv(conv, state);
+        let (mixed, state) = causal_conv(self.conv(x), state);
         (gate * mixed, state)
     }
 
@@ -82,5 +89,27 @@ impl Mixer for BaseConv {
     fn flops(&self, length: usize, d_model: usize) -> u64 {
         let [d, k] = self.conv_weight.dims();
         2 * (length * (d_model * d + d * k)) as u64
+    }
+
+    /// The filter of each channel, the same whatever the tokens. The values are the tokens themselves; the bias of the
+    /// convolution is no token's and stays out.
+    fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let ([b, l, d], device) = (x.dims(), x.device());
+        Some(map_by_channel([b, l, d], &rows, &device, |x, times| {
+            causal_conv(ConvInput { bias: None, ..self.conv(x) }, self.state(times * b, d, &device)).0
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{assert_map_gives, block_and_tokens};
+
+    #[test]
+    fn the_map_by_the_tokens_is_the_convolution_without_its_bias() {
+        let (block, x) = block_and_tokens(BaseConvSettings { d_conv: 4 });
+        let (mixed, _) = causal_conv(block.conv(x.clone()), block.state(2, 24, &x.device()));
+        assert_map_gives(&block, x.clone(), x, mixed - block.conv_bias.val().unsqueeze());
     }
 }

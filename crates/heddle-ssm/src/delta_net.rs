@@ -1,11 +1,13 @@
 //! Gated DeltaNet: a state that is corrected, not only added to.
 
+use core::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, DeltaInput, GateOrder, GatedNorm, Init, Mixer, MixerSettings, SettingsError, causal_conv, delta_rule,
-    gated_rms_norm, l2_normalize, rms_norm, sigmoid, softplus,
+    gated_rms_norm, l2_normalize, map_by_head, rms_norm, sigmoid, softplus,
 };
 use serde::{Deserialize, Serialize};
 
@@ -152,16 +154,9 @@ impl Decay {
     }
 }
 
-impl Mixer for DeltaNet {
-    /// The last inputs of the convolution, `[b, k−1, 2gn + hp]`, and the heads' states, `[b, h, p, n]`.
-    type State = (Tensor<3>, Tensor<4>);
-
-    fn state(&self, batch: usize, _d_model: usize, device: &Device) -> Self::State {
-        let ([width, k], [_, n, h, p]) = (self.conv_weight.dims(), self.sizes);
-        (Tensor::zeros([batch, k - 1, width], device), Tensor::zeros([batch, h, p, n], device))
-    }
-
-    fn forward(&self, x: Tensor<3>, (conv, heads): Self::State) -> (Tensor<3>, Self::State) {
+impl DeltaNet {
+    /// What the delta rule runs over, and what the convolution remembers.
+    fn project(&self, x: &Tensor<3>, conv: Tensor<3>) -> (DeltaInput, Tensor<3>) {
         let [b, l, _] = x.dims();
         let [g, n, h, p] = self.sizes;
         let projected = self.in_proj.forward(x.clone());
@@ -175,6 +170,23 @@ impl Mixer for DeltaNet {
             beta: sigmoid(self.beta_proj.forward(x.clone())),
             log_decay: self.decay.as_ref().map(|decay| decay.log(x.clone())),
         };
+        (input, conv)
+    }
+}
+
+impl Mixer for DeltaNet {
+    /// The last inputs of the convolution, `[b, k−1, 2gn + hp]`, and the heads' states, `[b, h, p, n]`.
+    type State = (Tensor<3>, Tensor<4>);
+
+    fn state(&self, batch: usize, _d_model: usize, device: &Device) -> Self::State {
+        let ([width, k], [_, n, h, p]) = (self.conv_weight.dims(), self.sizes);
+        (Tensor::zeros([batch, k - 1, width], device), Tensor::zeros([batch, h, p, n], device))
+    }
+
+    fn forward(&self, x: Tensor<3>, (conv, heads): Self::State) -> (Tensor<3>, Self::State) {
+        let [b, l, _] = x.dims();
+        let [_, _, h, p] = self.sizes;
+        let (input, conv) = self.project(&x, conv);
         let (o, heads) = delta_rule(input, heads);
         // A head is normalised by itself, all by one scale.
         let o = o.reshape([b, l * h, p]);
@@ -200,5 +212,34 @@ impl Mixer for DeltaNet {
         // Decay, what the state says to the key, the correction and what it says to the query.
         let states = h * p * n * 7 / 2;
         2 * (length * (matrices + width * k + states)) as u64
+    }
+
+    /// What each head's answers hold of each value, after all corrections since. The values are those after the convolution.
+    fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let ([b, l, d], [_, n, h, _], device) = (x.dims(), self.sizes, x.device());
+        let (input, _) = self.project(&x, self.state(b, d, &device).0);
+        Some(map_by_head([b, l, h], &rows, &device, |v| {
+            let state = Tensor::zeros([b, h, v.dims()[3], n], &device);
+            delta_rule(DeltaInput { v, ..input.clone() }, state).0
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{assert_map_gives, block_and_tokens};
+
+    #[test]
+    fn the_map_by_the_values_after_the_convolution_is_what_the_heads_answer() {
+        let shared = DeltaNetSettings { heads: 2, value_heads: Some(4), value_dim: Some(5), ..Default::default() };
+        for settings in [shared, DeltaNetSettings { heads: 4, ..DeltaNetSettings::without_decay() }] {
+            let (block, x) = block_and_tokens(settings);
+            let (conv, heads) = block.state(2, 24, &x.device());
+            let (input, _) = block.project(&x, conv);
+            let width = block.sizes[2] * block.sizes[3];
+            let values = input.v.clone().reshape([2, 70, width]);
+            assert_map_gives(&block, x, values, delta_rule(input, heads).0.reshape([2, 70, width]));
+        }
     }
 }

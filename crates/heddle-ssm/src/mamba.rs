@@ -1,11 +1,13 @@
 //! Mamba: a selective state-space layer behind a short convolution.
 
+use core::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, GatedScanInput, Init, Mixer, MixerSettings, MixerState, ScanInput, SettingsError, causal_conv,
-    gated_scan,
+    gated_scan, map_by_channel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -158,25 +160,17 @@ impl Mamba {
         let [e, n] = self.a_log.dims();
         (e, n, self.conv_weight.dims()[1])
     }
-}
 
-impl Mixer for Mamba {
-    type State = MambaState;
-
-    fn state(&self, batch: usize, _d_model: usize, device: &Device) -> MambaState {
-        let (e, n, k) = self.sizes();
-        MambaState { conv: Tensor::zeros([batch, k - 1, e], device), ssm: Tensor::zeros([batch, e, n], device) }
-    }
-
-    fn forward(&self, u: Tensor<3>, state: MambaState) -> (Tensor<3>, MambaState) {
+    /// The scan of `u`, and what the convolution remembers.
+    fn project(&self, u: Tensor<3>, conv: Tensor<3>) -> (GatedScanInput, Tensor<3>) {
         let [b, l, _] = u.dims();
         let (e, n, _) = self.sizes();
         let r = self.dt_proj.weight.dims()[0];
         let xz = self.in_proj.forward(u);
         let x = xz.clone().slice([0..b, 0..l, 0..e]);
         let gate = xz.slice([0..b, 0..l, e..2 * e]);
-        let conv = ConvInput { x, weight: self.conv_weight.val(), bias: Some(self.conv_bias.val()), silu: true };
-        let (x, conv) = causal_conv(conv, state.conv);
+        let input = ConvInput { x, weight: self.conv_weight.val(), bias: Some(self.conv_bias.val()), silu: true };
+        let (x, conv) = causal_conv(input, conv);
         let selection = self.selection.forward(x.clone());
         let part = |from: usize, to: usize| selection.clone().slice([0..b, 0..l, from..to]);
         let scan = ScanInput {
@@ -188,6 +182,20 @@ impl Mixer for Mamba {
             u: x,
         };
         let scan = GatedScanInput { scan, delta_bias: Some(self.dt_bias.val()), softplus: true, gate: Some(gate) };
+        (scan, conv)
+    }
+}
+
+impl Mixer for Mamba {
+    type State = MambaState;
+
+    fn state(&self, batch: usize, _d_model: usize, device: &Device) -> MambaState {
+        let (e, n, k) = self.sizes();
+        MambaState { conv: Tensor::zeros([batch, k - 1, e], device), ssm: Tensor::zeros([batch, e, n], device) }
+    }
+
+    fn forward(&self, u: Tensor<3>, state: MambaState) -> (Tensor<3>, MambaState) {
+        let (scan, conv) = self.project(u, state.conv);
         let (y, ssm) = gated_scan(scan, state.ssm);
         (self.out_proj.forward(y), MambaState { conv, ssm })
     }
@@ -206,11 +214,25 @@ impl Mixer for Mamba {
         let scan = e * n * 7 / 2;
         2 * (length * (matrices + e * k + scan)) as u64
     }
+
+    /// The hidden attention of each channel. The values are the tokens after the convolution.
+    fn attention_map(&self, u: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let ([b, l, d], (e, n, _), device) = (u.dims(), self.sizes(), u.device());
+        let (input, _) = self.project(u, self.state(b, d, &device).conv);
+        Some(map_by_channel([b, l, e], &rows, &device, |u, times| {
+            let [delta, write, read] =
+                [&input.scan.delta, &input.scan.write, &input.scan.read].map(|x| x.clone().repeat_dim(0, times));
+            let scan = ScanInput { u, delta, write, read, ..input.scan.clone() };
+            let state = Tensor::zeros([times * b, e, n], &device);
+            gated_scan(GatedScanInput { scan, gate: None, ..input.clone() }, state).0
+        }))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::{assert_map_gives, block_and_tokens};
     use heddle_kernels::softplus;
 
     fn mamba(settings: MambaSettings) -> Result<Mamba, SettingsError> {
@@ -259,5 +281,36 @@ mod tests {
         assert_eq!(error.to_string(), "`d_conv`: 1 is too small; use 2 or more");
         let error = mamba(MambaSettings { dt_min: 0.5, ..Default::default() }).unwrap_err();
         assert_eq!(error.to_string(), "`dt_min`: 0.5 is not between 0 and `dt_max` = 0.1; use 0 < dt_min ≤ dt_max");
+    }
+
+    #[test]
+    fn the_map_by_the_tokens_after_the_convolution_is_what_the_scan_gives() {
+        for selective in [true, false] {
+            let (block, x) = block_and_tokens(MambaSettings { selective, ..Default::default() });
+            let state = block.state(2, 24, &x.device());
+            let (input, _) = block.project(x.clone(), state.conv);
+            let values = input.scan.u.clone();
+            let (y, _) = gated_scan(GatedScanInput { gate: None, ..input }, state.ssm);
+            assert_map_gives(&block, x, values, y);
+        }
+    }
+
+    #[test]
+    fn the_map_is_the_hidden_attention_and_the_skip() {
+        let (block, x) = block_and_tokens(MambaSettings { d_state: 3, ..Default::default() });
+        let (x, (e, l)) = (x.narrow(1, 0, 9), (48, 9));
+        let (GatedScanInput { scan, .. }, _) = block.project(x.clone(), block.state(2, 24, &x.device()).conv);
+        let delta = softplus(scan.delta + block.dt_bias.val().unsqueeze());
+        // Axes: batch, channel, to, from, state.
+        let channels = |x: Tensor<3>, at: usize| x.swap_dims(1, 2).unsqueeze_dim::<4>(at).unsqueeze_dim::<5>(4);
+        let states = |x: Tensor<3>, at: usize| x.unsqueeze_dim::<4>(1).unsqueeze_dim::<5>(at);
+        let time = delta.clone().cumsum(1);
+        let decay = (channels(time.clone(), 3) - channels(time, 2)) * scan.a.reshape([1, e, 1, 1, 3]);
+        // The paper's eq. for α_ij, where the product of Ā telescopes to one exponential.
+        let terms = states(scan.read, 3) * decay.exp() * channels(delta, 2) * states(scan.write, 2);
+        let hidden = terms.sum_dim(4).squeeze_dim::<4>(4).tril(0);
+        let skip = Tensor::<2>::eye(l, &x.device()).reshape([1, 1, l, l]) * scan.skip.reshape([1, e, 1, 1]);
+        let map = block.attention_map(x, 0..l).unwrap();
+        assert!((map - hidden - skip).abs().max().into_scalar::<f32>() < 1e-5);
     }
 }

@@ -1,11 +1,13 @@
 //! Mamba-2: state-space duality behind a short convolution.
 
+use core::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, GateOrder, GatedNorm, Init, Mixer, MixerSettings, SettingsError, SsdInput, causal_conv, gated_rms_norm,
-    ssd,
+    map_by_head, ssd,
 };
 use serde::{Deserialize, Serialize};
 
@@ -136,6 +138,31 @@ impl Mamba2 {
     fn sizes(&self) -> [usize; 3] {
         [self.norm.dims()[0], self.a_log.dims()[0], self.conv_weight.dims()[1]]
     }
+
+    /// What the state-space layer runs over, what its outputs are gated by, and what the convolution remembers.
+    fn project(&self, u: Tensor<3>, conv: Tensor<3>) -> (SsdInput, Tensor<3>, Tensor<3>) {
+        let [b, l, _] = u.dims();
+        let [e, h, _] = self.sizes();
+        let (g, n, width) = (self.groups, self.d_state, self.conv_weight.dims()[0]);
+        let projected = self.in_proj.forward(u);
+        let gate = projected.clone().narrow(2, 0, e);
+        let mixed = projected.clone().narrow(2, e, width);
+        let delta = projected.narrow(2, e + width, h);
+        let conv_input =
+            ConvInput { x: mixed, weight: self.conv_weight.val(), bias: Some(self.conv_bias.val()), silu: true };
+        let (mixed, conv) = causal_conv(conv_input, conv);
+        let input = SsdInput {
+            x: mixed.clone().narrow(2, 0, e).reshape([b, l, h, e / h]),
+            delta,
+            delta_bias: Some(self.dt_bias.val()),
+            softplus: true,
+            a: self.a_log.val().exp().neg(),
+            write: mixed.clone().narrow(2, e, g * n).reshape([b, l, g, n]),
+            read: mixed.narrow(2, e + g * n, g * n).reshape([b, l, g, n]),
+            skip: Some(self.skip.val()),
+        };
+        (input, gate, conv)
+    }
 }
 
 impl Mixer for Mamba2 {
@@ -150,30 +177,10 @@ impl Mixer for Mamba2 {
 
     fn forward(&self, u: Tensor<3>, (conv, heads): Self::State) -> (Tensor<3>, Self::State) {
         let [b, l, _] = u.dims();
-        let [e, h, _] = self.sizes();
-        let (g, n, width) = (self.groups, self.d_state, self.conv_weight.dims()[0]);
-        let projected = self.in_proj.forward(u);
-        let gate = projected.clone().narrow(2, 0, e);
-        let mixed = projected.clone().narrow(2, e, width);
-        let delta = projected.narrow(2, e + width, h);
-        let conv_input =
-            ConvInput { x: mixed, weight: self.conv_weight.val(), bias: Some(self.conv_bias.val()), silu: true };
-        let (mixed, conv) = causal_conv(conv_input, conv);
-        let (y, heads) = ssd(
-            SsdInput {
-                x: mixed.clone().narrow(2, 0, e).reshape([b, l, h, e / h]),
-                delta,
-                delta_bias: Some(self.dt_bias.val()),
-                softplus: true,
-                a: self.a_log.val().exp().neg(),
-                write: mixed.clone().narrow(2, e, g * n).reshape([b, l, g, n]),
-                read: mixed.narrow(2, e + g * n, g * n).reshape([b, l, g, n]),
-                skip: Some(self.skip.val()),
-            },
-            heads,
-        );
-        let norm = GatedNorm { groups: g, order: GateOrder::Before, eps: NORM_EPS };
-        let y = gated_rms_norm(y.reshape([b, l, e]), gate, self.norm.val(), norm);
+        let (input, gate, conv) = self.project(u, conv);
+        let (y, heads) = ssd(input, heads);
+        let norm = GatedNorm { groups: self.groups, order: GateOrder::Before, eps: NORM_EPS };
+        let y = gated_rms_norm(y.reshape([b, l, self.sizes()[0]]), gate, self.norm.val(), norm);
         (self.out_proj.forward(y), (conv, heads))
     }
 
@@ -189,5 +196,31 @@ impl Mixer for Mamba2 {
         // Per channel and state, as a recurrence: decay and write, one multiply-add and a product, and read.
         let states = e * self.d_state * 5 / 2;
         2 * (length * (matrices + width * k + states)) as u64
+    }
+
+    /// The hidden attention of each head. The values are the tokens after the convolution.
+    fn attention_map(&self, u: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let ([b, l, d], [_, h, _], device) = (u.dims(), self.sizes(), u.device());
+        let (input, ..) = self.project(u, self.state(b, d, &device).0);
+        Some(map_by_head([b, l, h], &rows, &device, |x| {
+            let state = Tensor::zeros([b, h, x.dims()[3], self.d_state], &device);
+            ssd(SsdInput { x, ..input.clone() }, state).0
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{assert_map_gives, block_and_tokens};
+
+    #[test]
+    fn the_map_by_the_tokens_after_the_convolution_is_what_the_heads_give() {
+        let settings = Mamba2Settings { head_dim: Some(8), d_state: 6, groups: 2, ..Default::default() };
+        let (block, x) = block_and_tokens(settings);
+        let (conv, heads) = block.state(2, 24, &x.device());
+        let (input, ..) = block.project(x.clone(), conv);
+        let values = input.x.clone().reshape([2, 70, 48]);
+        assert_map_gives(&block, x, values, ssd(input, heads).0.reshape([2, 70, 48]));
     }
 }

@@ -1,9 +1,13 @@
 //! The minimal gated recurrent unit, whose gates do not see the state.
 
+use core::ops::Range;
+
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{Init, Mixer, MixerSettings, SettingsError, linear_recurrence, sigmoid, sigmoid_mul};
+use heddle_kernels::{
+    Init, Mixer, MixerSettings, SettingsError, linear_recurrence, map_by_channel, sigmoid, sigmoid_mul,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::at_least;
@@ -61,6 +65,13 @@ pub struct MinGru {
     out_proj: Linear,
 }
 
+/// `h` of all tokens and of the last, where `gate` is `z` before its sigmoid.
+fn recur(gate: Tensor<3>, values: Tensor<3>, h: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
+    // 1 − σ(z) = σ(−z), without the cancellation.
+    let decay = sigmoid(gate.clone().neg());
+    linear_recurrence(decay, sigmoid_mul(gate, values), h)
+}
+
 impl Mixer for MinGru {
     /// `h`, `[b, e]`.
     type State = Tensor<2>;
@@ -70,10 +81,7 @@ impl Mixer for MinGru {
     }
 
     fn forward(&self, x: Tensor<3>, state: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
-        let gate = self.gate_proj.forward(x.clone());
-        // 1 − σ(z) = σ(−z), without the cancellation.
-        let decay = sigmoid(gate.clone().neg());
-        let (h, state) = linear_recurrence(decay, sigmoid_mul(gate, self.value_proj.forward(x)), state);
+        let (h, state) = recur(self.gate_proj.forward(x.clone()), self.value_proj.forward(x), state);
         (self.out_proj.forward(h), state)
     }
 
@@ -84,5 +92,29 @@ impl Mixer for MinGru {
     fn flops(&self, length: usize, d_model: usize) -> u64 {
         let [e, _] = self.out_proj.weight.dims();
         2 * (length * (3 * d_model * e + e)) as u64
+    }
+
+    /// What each unit's state holds of each value, `W_h x + b_h`.
+    fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let ([b, l, _], [e, _], device) = (x.dims(), self.out_proj.weight.dims(), x.device());
+        let gate = self.gate_proj.forward(x);
+        Some(map_by_channel([b, l, e], &rows, &device, |values, times| {
+            recur(gate.clone().repeat_dim(0, times), values, Tensor::zeros([times * b, e], &device)).0
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{assert_map_gives, block_and_tokens};
+    use burn::module::Param;
+
+    #[test]
+    fn the_map_by_the_values_is_the_state() {
+        let (mut block, x) = block_and_tokens(MinGruSettings { expand: 2 });
+        block.out_proj.weight = Param::from_tensor(Tensor::eye(48, &x.device()));
+        let (h, _) = block.forward(x.clone(), block.state(2, 24, &x.device()));
+        assert_map_gives(&block, x.clone(), block.value_proj.forward(x), h);
     }
 }

@@ -1,11 +1,13 @@
 //! The recurrent block of Griffin: a real-gated linear recurrent unit.
 
+use core::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
-    ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, gelu, linear_recurrence, sigmoid, sigmoid_mul,
-    softplus,
+    ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, gelu, linear_recurrence, map_by_channel,
+    sigmoid, sigmoid_mul, softplus,
 };
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +126,41 @@ impl Gate {
     }
 }
 
+/// How the state fades and what enters it.
+struct Gates {
+    /// `a`, `[b, l, e]`
+    decay: Tensor<3>,
+    /// `i` before its sigmoid, `[b, l, e]`
+    input: Tensor<3>,
+}
+
+impl Gates {
+    /// `h` of all tokens and of the last, for the values `x`.
+    fn recur(self, x: Tensor<3>, h: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
+        let entering = (self.decay.clone().square().neg() + 1.0).clamp_min(LEAST_INPUT).sqrt();
+        linear_recurrence(self.decay, entering * sigmoid_mul(self.input, x), h)
+    }
+}
+
+impl RgLru {
+    /// The tokens after the convolution, and what it remembers.
+    fn convolve(&self, u: Tensor<3>, conv: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        let input = ConvInput {
+            x: self.in_proj.forward(u),
+            weight: self.conv_weight.val(),
+            bias: Some(self.conv_bias.val()),
+            silu: false,
+        };
+        causal_conv(input, conv)
+    }
+
+    fn gates(&self, x: &Tensor<3>) -> Gates {
+        let rate = softplus(self.rate.val()) * -SHARPNESS;
+        let log_decay = sigmoid(self.recurrence_gate.forward(x.clone())) * rate.unsqueeze();
+        Gates { decay: log_decay.exp(), input: self.input_gate.forward(x.clone()) }
+    }
+}
+
 impl Mixer for RgLru {
     /// The last inputs of the convolution, `[b, k−1, e]`, and `h`, `[b, e]`.
     type State = (Tensor<3>, Tensor<2>);
@@ -135,18 +172,8 @@ impl Mixer for RgLru {
 
     fn forward(&self, u: Tensor<3>, (conv, h): Self::State) -> (Tensor<3>, Self::State) {
         let gate = gelu(self.gate_proj.forward(u.clone()));
-        let input = ConvInput {
-            x: self.in_proj.forward(u),
-            weight: self.conv_weight.val(),
-            bias: Some(self.conv_bias.val()),
-            silu: false,
-        };
-        let (x, conv) = causal_conv(input, conv);
-        let rate = softplus(self.rate.val()) * -SHARPNESS;
-        let log_decay = sigmoid(self.recurrence_gate.forward(x.clone())) * rate.unsqueeze();
-        let decay = log_decay.exp();
-        let entering = (decay.clone().square().neg() + 1.0).clamp_min(LEAST_INPUT).sqrt();
-        let (h, last) = linear_recurrence(decay, entering * sigmoid_mul(self.input_gate.forward(x.clone()), x), h);
+        let (x, conv) = self.convolve(u, conv);
+        let (h, last) = self.gates(&x).recur(x, h);
         (self.out_proj.forward(gate * h), (conv, last))
     }
 
@@ -160,11 +187,23 @@ impl Mixer for RgLru {
         let gates = 2 * self.recurrence_gate.weight.shape().num_elements();
         2 * (length * (3 * d_model * e + gates + e * (k + 1))) as u64
     }
+
+    /// What each unit's state holds of each value. The values are the tokens after the convolution.
+    fn attention_map(&self, u: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let ([b, l, d], [e, _], device) = (u.dims(), self.conv_weight.dims(), u.device());
+        let (x, _) = self.convolve(u, self.state(b, d, &device).0);
+        let gates = self.gates(&x);
+        Some(map_by_channel([b, l, e], &rows, &device, |x, times| {
+            let [decay, input] = [&gates.decay, &gates.input].map(|gate| gate.clone().repeat_dim(0, times));
+            Gates { decay, input }.recur(x, Tensor::zeros([times * b, e], &device)).0
+        }))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::{assert_map_gives, block_and_tokens};
 
     #[test]
     fn the_decay_of_rg_lru_starts_between_its_bounds() {
@@ -175,5 +214,14 @@ mod tests {
         let rate = softplus(block.rate.val()).into_data().try_to_vec::<f32>().unwrap();
         let decays: Vec<f32> = rate.iter().map(|rate| (-8.0 * rate).exp()).collect();
         assert!(decays.iter().all(|a| (0.7 - 1e-4..0.8 + 1e-4).contains(a)), "{decays:?}");
+    }
+
+    #[test]
+    fn the_map_by_the_tokens_after_the_convolution_is_the_state() {
+        let (block, x) = block_and_tokens(RgLruSettings { gate_blocks: 3, ..Default::default() });
+        let (conv, h) = block.state(2, 24, &x.device());
+        let (values, _) = block.convolve(x.clone(), conv);
+        let (h, _) = block.gates(&values).recur(values.clone(), h);
+        assert_map_gives(&block, x, values, h);
     }
 }

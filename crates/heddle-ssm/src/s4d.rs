@@ -1,9 +1,13 @@
 //! S4D: a time-invariant diagonal state-space layer.
 
+use core::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{ComplexInput, Init, Mixer, MixerSettings, SettingsError, complex_recurrence, gelu, sigmoid_mul};
+use heddle_kernels::{
+    ComplexInput, Init, Mixer, MixerSettings, SettingsError, complex_recurrence, gelu, map_by_channel, sigmoid_mul,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{at_least, check_dt};
@@ -103,6 +107,12 @@ impl S4d {
             [c_re.clone() * enter_re.clone() - c_im.clone() * enter_im.clone(), c_re * enter_im + c_im * enter_re];
         (decay, read)
     }
+
+    /// `s` of `u`, and the state behind it.
+    fn filter(&self, u: Tensor<3>, (re, im): (Tensor<3>, Tensor<3>)) -> (Tensor<3>, [Tensor<3>; 2]) {
+        let (decay, read) = self.discretised();
+        complex_recurrence(ComplexInput { decay, u, read, skip: self.skip.val() }, [re, im])
+    }
 }
 
 impl Mixer for S4d {
@@ -114,9 +124,8 @@ impl Mixer for S4d {
         (Tensor::zeros([batch, e, n], device), Tensor::zeros([batch, e, n], device))
     }
 
-    fn forward(&self, u: Tensor<3>, (re, im): Self::State) -> (Tensor<3>, Self::State) {
-        let (decay, read) = self.discretised();
-        let (s, [re, im]) = complex_recurrence(ComplexInput { decay, u, read, skip: self.skip.val() }, [re, im]);
+    fn forward(&self, u: Tensor<3>, state: Self::State) -> (Tensor<3>, Self::State) {
+        let (s, [re, im]) = self.filter(u, state);
         let z = gelu(s);
         (sigmoid_mul(self.gate_proj.forward(z.clone()), self.out_proj.forward(z)), (re, im))
     }
@@ -130,5 +139,24 @@ impl Mixer for S4d {
         let [e, n] = self.frequency.dims();
         // A complex product and a real part, as multiply-adds.
         2 * (length * (2 * d_model * e + e * n * 6)) as u64
+    }
+
+    /// The filter of each channel, the same whatever the tokens. The values are the tokens themselves.
+    fn attention_map(&self, u: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let ([b, l, e], device) = (u.dims(), u.device());
+        Some(map_by_channel([b, l, e], &rows, &device, |u, times| self.filter(u, self.state(times * b, e, &device)).0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{assert_map_gives, block_and_tokens};
+
+    #[test]
+    fn the_map_by_the_tokens_is_what_the_filter_gives() {
+        let (block, x) = block_and_tokens(S4dSettings::default());
+        let (s, _) = block.filter(x.clone(), block.state(2, 24, &x.device()));
+        assert_map_gives(&block, x.clone(), x, s);
     }
 }

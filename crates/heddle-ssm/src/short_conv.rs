@@ -1,9 +1,11 @@
 //! A doubly gated short convolution.
 
+use core::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv};
+use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, map_by_channel};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::at_least;
@@ -62,6 +64,20 @@ pub struct ShortConv {
     out_proj: Linear,
 }
 
+impl ShortConv {
+    /// `B`, `C` and `x` of `u`, each `[b, l, d]`.
+    fn project(&self, u: Tensor<3>) -> [Tensor<3>; 3] {
+        let [d, _] = self.conv_weight.dims();
+        let projected = self.in_proj.forward(u);
+        [0, 1, 2].map(|i| projected.clone().narrow(2, i * d, d))
+    }
+
+    /// `conv(B · x)`, and what the convolution remembers.
+    fn convolve(&self, write: Tensor<3>, x: Tensor<3>, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        causal_conv(ConvInput { x: write * x, weight: self.conv_weight.val(), bias: None, silu: false }, state)
+    }
+}
+
 impl Mixer for ShortConv {
     /// The last inputs of the convolution, `[b, k−1, d]`.
     type State = Tensor<3>;
@@ -72,12 +88,9 @@ impl Mixer for ShortConv {
     }
 
     fn forward(&self, u: Tensor<3>, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let [d, _] = self.conv_weight.dims();
-        let projected = self.in_proj.forward(u);
-        let part = |i: usize| projected.clone().narrow(2, i * d, d);
-        let conv = ConvInput { x: part(0) * part(2), weight: self.conv_weight.val(), bias: None, silu: false };
-        let (mixed, state) = causal_conv(conv, state);
-        (self.out_proj.forward(part(1) * mixed), state)
+        let [write, read, x] = self.project(u);
+        let (mixed, state) = self.convolve(write, x, state);
+        (self.out_proj.forward(read * mixed), state)
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {
@@ -88,5 +101,29 @@ impl Mixer for ShortConv {
     fn flops(&self, length: usize, d_model: usize) -> u64 {
         let [d, k] = self.conv_weight.dims();
         2 * (length * (4 * d_model * d + d * (k + 2))) as u64
+    }
+
+    /// The filter of each channel with the gate `B` before it. The values are `x`.
+    fn attention_map(&self, u: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
+        let ([b, l, _], [d, k], device) = (u.dims(), self.conv_weight.dims(), u.device());
+        let [write, ..] = self.project(u);
+        Some(map_by_channel([b, l, d], &rows, &device, |x, times| {
+            let state = Tensor::zeros([times * b, k - 1, d], &device);
+            self.convolve(write.clone().repeat_dim(0, times), x, state).0
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{assert_map_gives, block_and_tokens};
+
+    #[test]
+    fn the_map_by_the_values_is_what_the_convolution_gives() {
+        let (block, x) = block_and_tokens(ShortConvSettings { d_conv: 4 });
+        let [write, _, values] = block.project(x.clone());
+        let (mixed, _) = block.convolve(write, values.clone(), block.state(2, 24, &x.device()));
+        assert_map_gives(&block, x, values, mixed);
     }
 }

@@ -53,3 +53,27 @@ fn shared_heads_and_groups_change_what_is_computed() {
     let difference = outputs(mamba2(1)) - outputs(mamba2(2));
     assert!(difference.abs().max().into_scalar::<f32>() > 1e-3);
 }
+
+/// The map and the outputs differ by how sums are ordered.
+const ROUNDING: f32 = 1e-5;
+
+/// A block of width 24 and tokens, `[2, 70, 24]`: more than come in one call of the mixing when a map is read off.
+pub(crate) fn block_and_tokens<S: MixerSettings>(settings: S) -> (S::Mixer, Tensor<3>) {
+    let mut init = Init::new(7, &Device::flex());
+    let block = settings.init(24, &mut init).unwrap();
+    (block, init.normal([2, 70, 24], 1.0).val())
+}
+
+/// Asserts that the map of `x` by the values, head by head, is what the block makes of the values.
+#[track_caller]
+pub(crate) fn assert_map_gives(block: &impl Mixer, x: Tensor<3>, values: Tensor<3>, outputs: Tensor<3>) {
+    let [b, l, e] = values.dims();
+    let map = block.attention_map(x, 0..l).expect("it has a map");
+    let h = map.dims()[1];
+    let by_head = values.reshape([b, l, h, e / h]).swap_dims(1, 2);
+    let given = map.matmul(by_head).swap_dims(1, 2).reshape([b, l, e]);
+    let largest = |x: Tensor<3>| x.abs().max().into_scalar::<f32>();
+    assert!(largest(outputs.clone()) > 1e-2, "the outputs are next to zero");
+    let error = largest(given - outputs.clone()) / largest(outputs);
+    assert!(error < ROUNDING, "the map is off by {error:.1e}");
+}
