@@ -176,6 +176,10 @@ impl Experts {
         Routing { loss, counts: counts.iter().map(|&count| count as u64).collect() }
     }
 
+    pub(super) fn idle_parameters(&self) -> u64 {
+        self.experts.iter().skip(self.settings.active).map(|expert| expert.num_params() as u64).sum()
+    }
+
     pub(super) fn flops(&self) -> u64 {
         let active: u64 = self.experts.iter().take(self.settings.active).map(SwiGlu::flops).sum();
         active + 2 * self.router.weight.shape().num_elements() as u64
