@@ -162,6 +162,43 @@ fn expand(items: &[LayerItem], names: &mut Vec<LayerName>) -> Result<(), String>
     Ok(())
 }
 
+/// Longest pattern that [`fold`] looks for.
+const LONGEST_PATTERN: usize = 64;
+
+/// A list of layers in as few words as their repetitions allow: what [`ModelConfig::layer_names`] writes out.
+///
+/// ```
+/// use heddle_hybrid::{ModelConfig, fold};
+///
+/// let json = r#"{"layers": ["a", "b", "b", "a", "b", "b", "c+d", "c+d", "c+d"]}"#;
+/// let config: ModelConfig = serde_json::from_str(json).unwrap();
+/// let folded = fold(&config.layer_names().unwrap());
+/// let json = r#"[{"repeat":2,"layers":["a","b * 2"]},"c+d * 3"]"#;
+/// assert_eq!(serde_json::to_string(&folded).unwrap(), json);
+/// ```
+pub fn fold(names: &[LayerName]) -> Vec<LayerItem> {
+    let mut items = vec![];
+    let mut rest = names;
+    while let Some(first) = rest.first() {
+        // The pattern here whose repetitions reach furthest; of equal ones the shortest.
+        let reach =
+            |pattern: usize| match rest.chunks_exact(pattern).take_while(|part| *part == &rest[..pattern]).count() {
+                1 => 1,
+                repeat => pattern * repeat,
+            };
+        let longest = LONGEST_PATTERN.min(rest.len() / 2).max(1);
+        let pattern = (1..=longest).rev().max_by_key(|&pattern| reach(pattern)).expect("one is a length");
+        let (reached, repeat) = (reach(pattern), reach(pattern) / pattern);
+        items.push(match (pattern, repeat) {
+            (_, 0 | 1) => LayerItem::Name(first.to_string()),
+            (1, _) => LayerItem::Name(format!("{first} * {repeat}")),
+            _ => LayerItem::Repeat { repeat, layers: fold(&rest[..pattern]) },
+        });
+        rest = &rest[reached.max(1)..];
+    }
+    items
+}
+
 fn check_depth(layers: usize) -> Result<(), String> {
     match layers > MOST_LAYERS {
         true => Err(format!("more than {MOST_LAYERS} layers; check the repetitions")),
@@ -225,5 +262,20 @@ mod tests {
             read.iter().map(LayerName::to_string).collect::<Vec<_>>()[..3],
             ["+mlp", "attention", "attention|mamba+mlp"]
         );
+    }
+
+    #[test]
+    fn a_folded_list_is_the_list() {
+        for json in [
+            r#"["a"]"#,
+            r#"["a * 7", "b", "a * 7", "b", "c"]"#,
+            r#"[{"repeat": 4, "layers": ["a+m", "a+e", "a+m", "a+e", "t+m", "a+e", "a+m", "a+e"]}]"#,
+            r#"["+m", {"repeat": 3, "layers": [{"repeat": 2, "layers": ["a", "b|c"]}, "d"]}, "a", "b|c"]"#,
+        ] {
+            let list = names(json).unwrap();
+            let folded = ModelConfig { layers: fold(&list), ..Default::default() };
+            assert_eq!(folded.layer_names().unwrap(), list);
+            assert!(folded.layers.len() <= serde_json::from_str::<Vec<LayerItem>>(json).unwrap().len(), "{folded:?}");
+        }
     }
 }

@@ -14,6 +14,7 @@ mod model;
 mod norm;
 mod parallel;
 mod part;
+mod preset;
 mod registry;
 mod shared;
 #[cfg(test)]
@@ -23,7 +24,7 @@ pub use channel::{
     Activation, CHANNEL_KINDS, ChannelMixer, Experts, ExpertsSettings, Mlp, MlpSettings, Routing, SwiGlu,
     SwiGluSettings, channel_defaults,
 };
-pub use config::{LayerItem, LayerName, ModelConfig};
+pub use config::{LayerItem, LayerName, ModelConfig, fold};
 pub use cost::{Cost, LayerCost, StateBytes};
 pub use erased::{AnyMixer, AnyState};
 pub use error::ModelError;
@@ -32,4 +33,5 @@ pub use layer::Layer;
 pub use model::{LayerRouting, Model, ModelState};
 pub use norm::{Norm, NormKind, NormPlacement};
 pub use part::{Sharing, Surroundings};
+pub use preset::{PRESETS, Preset, preset, preset_text};
 pub use registry::{KindTable, MixerRegistry};

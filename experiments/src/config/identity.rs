@@ -44,7 +44,7 @@ impl RunConfig {
 
 /// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
 /// the name it had before. `*` stands for any name.
-fn later_settings() -> [(&'static str, Value); 12] {
+fn later_settings() -> [(&'static str, Value); 14] {
     [
         ("model.norm", json!("rms")),
         ("model.norm_placement", json!("pre")),
@@ -58,6 +58,9 @@ fn later_settings() -> [(&'static str, Value); 12] {
         ("model.mixer.*.output_scale", json!(1.0)),
         ("model.mixer.*.output_norm", json!(false)),
         ("model.channel.*.shared", json!(false)),
+        ("model.channel.*.shared_gate", json!(false)),
+        // Of `swiglu`; `mlp` had the key from the start, with another default.
+        ("model.channel.*.activation", json!("silu")),
     ]
 }
 
