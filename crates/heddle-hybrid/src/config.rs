@@ -35,6 +35,9 @@ pub struct ModelConfig {
     pub channel: BTreeMap<String, KindTable>,
     /// Chance that training sets a number to zero, in the embedding and in what each mixer adds (arXiv:1706.03762, §5.4).
     pub dropout: f64,
+    /// Whether the last linear map of every mixer and channel mixer starts smaller by 1/√n, where n counts what is added
+    /// to the stream: two a layer with both (GPT-2, §2.3; Megatron's scaled initialisation).
+    pub depth_scaled_init: bool,
     /// What the norms of the stream divide by.
     pub norm: NormKind,
     /// Where they stand.
@@ -67,6 +70,7 @@ impl Default for ModelConfig {
             mixer: BTreeMap::new(),
             channel: BTreeMap::new(),
             dropout: 0.0,
+            depth_scaled_init: false,
             norm: NormKind::Rms,
             norm_placement: NormPlacement::Pre,
             norm_plus_one: false,

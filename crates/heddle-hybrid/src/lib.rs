@@ -15,6 +15,7 @@ mod norm;
 mod parallel;
 mod part;
 mod preset;
+mod recompute;
 mod registry;
 mod shared;
 #[cfg(test)]
@@ -34,4 +35,5 @@ pub use model::{LayerRouting, Model, ModelState};
 pub use norm::{Norm, NormKind, NormPlacement};
 pub use part::{Sharing, Surroundings};
 pub use preset::{PRESETS, Preset, preset, preset_text};
+pub use recompute::LayerGradients;
 pub use registry::{KindTable, MixerRegistry};

@@ -329,6 +329,114 @@ fn an_adapter_starts_at_nothing_and_tells_uses_apart_once_it_is_trained() {
 }
 
 #[test]
+fn gradients_by_layer_are_the_gradients() {
+    let device = Device::flex().autodiff();
+    for (changes, exact) in [
+        (json!({"layers": ["attention+mlp", "mamba", "mamba|other"]}), true),
+        (json!({"layers": ["attention", "+experts", "mamba+experts"], "tied": true, "norm_placement": "post"}), false),
+        (shared(Some(2)), false),
+    ] {
+        let model = build(&config(changes), &device).unwrap();
+        let loss = |hidden: Tensor<3>| {
+            let logits = model.logits(hidden.reshape([14, 16]));
+            cross_entropy_at(logits, tokens(&device).flatten::<1>(0, 1))
+        };
+        let (hidden, _, routed) = model.forward_routed(tokens(&device), model.state(2, &device));
+        let whole = loss(hidden);
+        let objective = routed.iter().fold(whole.clone(), |sum, layer| sum + layer.routing.loss.clone());
+        let gradients = objective.backward();
+        let by_layer = model.gradients_by_layer(tokens(&device), loss);
+        assert_eq!(by_layer.loss.into_data(), whole.into_data());
+        assert_eq!(by_layer.routed.len(), routed.len());
+        for (a, b) in by_layer.routed.iter().zip(&routed) {
+            assert_eq!((a.layer, &a.routing.counts), (b.layer, &b.routing.counts));
+        }
+        struct Compare<'a>(&'a burn::tensor::Gradients, &'a burn::optim::GradientsParams, bool, usize);
+        impl ModuleVisitor for Compare<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let (a, b) = (param.val().grad(self.0), self.1.get::<D>(param.id));
+                let Some(a) = a else { return assert!(b.is_none()) };
+                let b = b.expect("a gradient");
+                match self.2 {
+                    true => assert_eq!(a.into_data(), b.into_data()),
+                    false => {
+                        let scale = a.clone().abs().max().into_scalar::<f32>();
+                        let difference = (a - b).abs().max().into_scalar::<f32>();
+                        assert!(difference <= ROUNDING * scale.max(1e-3), "{difference} of {scale}");
+                    }
+                }
+                self.3 += 1;
+            }
+        }
+        let mut compare = Compare(&gradients, &by_layer.gradients, exact, 0);
+        model.visit(&mut compare);
+        assert!(compare.3 > 10);
+    }
+}
+
+/// The standard deviation of every parameter, by its path.
+fn deviations(model: &Model) -> std::collections::BTreeMap<String, f32> {
+    #[derive(Default)]
+    struct Deviations(Vec<String>, std::collections::BTreeMap<String, f32>);
+    impl ModuleVisitor for Deviations {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.0.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.1.insert(self.0.join("."), param.val().square().mean().into_scalar::<f32>().sqrt());
+        }
+    }
+    let mut deviations = Deviations::default();
+    model.visit(&mut deviations);
+    deviations.1
+}
+
+#[test]
+fn outputs_of_deep_models_start_smaller_and_nothing_else_changes() {
+    let layers = json!({"layers": ["attention+mlp", "mamba", "+experts", "mamba+none"]});
+    let plain = model(layers.clone());
+    let mut scaled = layers;
+    scaled["depth_scaled_init"] = json!(true);
+    let device = Device::flex().autodiff();
+    let scaled = build(&config(scaled), &device).unwrap();
+    let (plain, deep) = (deviations(&plain), deviations(&scaled));
+    let smaller = |path: &String| (deep[path] / plain[path] - 5f32.sqrt().recip()).abs() < 1e-5;
+    let outputs: Vec<&String> = plain.keys().filter(|path| smaller(path)).collect();
+    // Attention, the feed-forward layer, three experts and two of Mamba.
+    assert_eq!(outputs.len(), 7, "{outputs:?}");
+    assert!(plain.keys().all(|path| smaller(path) || deep[path] == plain[path]));
+    // They learn like any other parameter.
+    let (hidden, _) = scaled.forward(tokens(&device), scaled.state(2, &device));
+    let gradients = scaled.logits(hidden.reshape([14, 16])).square().mean().backward();
+    let output = gradient_of(&scaled, "layers.0.mixer.output.weight", &gradients);
+    assert!(output > 0.0);
+}
+
+/// Size of the gradient of the parameter at `path`.
+fn gradient_of(model: &Model, path: &str, gradients: &burn::tensor::Gradients) -> f32 {
+    struct Find<'a>(&'a str, &'a burn::tensor::Gradients, Vec<String>, Option<f32>);
+    impl ModuleVisitor for Find<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.2.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.2.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.2.join(".") == self.0 {
+                self.3 = param.val().grad(self.1).map(|gradient| gradient.abs().sum().into_scalar::<f32>());
+            }
+        }
+    }
+    let mut find = Find(path, gradients, vec![], None);
+    model.visit(&mut find);
+    find.3.expect("the parameter has a gradient")
+}
+
+#[test]
 fn what_cannot_be_is_refused_by_its_key() {
     let refused = |changes: Value, key: &str, part: &str| {
         let error = build(&config(changes), &Device::flex()).unwrap_err();
