@@ -47,7 +47,7 @@ pub struct ModelConfig {
     pub norm_plus_one: bool,
     /// ε of every norm of the stream.
     pub norm_eps: f64,
-    /// Multiplier of the embedding (√d in Gemma; arXiv:2405.04324 and Granite's, Falcon-H1's configs).
+    /// Multiplier of the embedding (√d in Gemma; a setting of Granite and Falcon-H1).
     pub embedding_scale: f64,
     /// Multiplier of what every mixer and channel mixer adds to the stream (Granite).
     pub residual_scale: f64,
