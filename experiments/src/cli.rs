@@ -11,6 +11,7 @@ use heddle_tasks::Split;
 use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
 use crate::config::{ConfigError, Loaded, PlannedRun, load};
+use crate::model_show::{self, ShowArgs};
 use crate::report::{ReportOptions, write_report};
 use crate::run::{Finished, RunError, RunOptions, check, run};
 use crate::sweep::{SweepOptions, sweep};
@@ -40,9 +41,19 @@ enum Verb {
     /// What the tasks are, and examples of them
     #[command(subcommand)]
     Task(TaskVerb),
+    /// What a model is made of and what it costs
+    #[command(subcommand)]
+    Model(ModelVerb),
     /// How fast the parts are on this machine
     #[command(subcommand)]
     Bench(BenchVerb),
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelVerb {
+    /// Layers, parameters, operations and state of a preset or of a run file's model; without a name, the presets
+    #[command(after_help = "Example: heddle model show jamba --length 262144")]
+    Show(ShowArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,7 +89,7 @@ struct BlocksArgs {
 }
 
 /// A number that is not zero.
-fn positive(text: &str) -> Result<usize, String> {
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("use 1 or more".into()),
         Ok(number) => Ok(number),
@@ -210,6 +221,10 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
         Verb::Run(args) => run_verb(args, registry, out),
         Verb::Sweep(args) => sweep_verb(args, registry, out),
         Verb::Report(args) => report_verb(args, out),
+        Verb::Model(ModelVerb::Show(args)) => {
+            model_show::show(&args, registry, out)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Bench(BenchVerb::Blocks(args)) => blocks_verb(&args, registry, out),
         Verb::Task(verb) => {
             match verb {

@@ -22,12 +22,34 @@ use rand_chacha::ChaCha8Rng;
 pub struct Init {
     rng: ChaCha8Rng,
     device: Device,
+    /// Whether parameters get numbers of their own.
+    fills: bool,
 }
 
 impl Init {
     /// A stream from `seed` for parameters on `device`.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { rng: ChaCha8Rng::seed_from_u64(seed), device: device.clone() }
+        Self { rng: ChaCha8Rng::seed_from_u64(seed), device: device.clone(), fills: true }
+    }
+
+    /// A source of parameters that have their shapes and no numbers: each is one zero, seen as often as its shape says.
+    ///
+    /// A model built from it takes next to no memory on a device that can repeat an element (Burn's Flex can), however
+    /// large it is. It is there to be measured, not to be trained.
+    ///
+    /// ```
+    /// use burn::{module::Module, tensor::Device};
+    /// use heddle_kernels::Init;
+    /// let map = Init::outline(&Device::flex()).linear(1 << 20, 1 << 20, false);
+    /// assert_eq!(map.num_params(), 1 << 40);
+    /// ```
+    pub fn outline(device: &Device) -> Self {
+        Self { fills: false, ..Self::new(0, device) }
+    }
+
+    /// Whether parameters get no numbers of their own.
+    pub fn is_outline(&self) -> bool {
+        !self.fills
     }
 
     /// The device that parameters go to.
@@ -53,6 +75,9 @@ impl Init {
         shape: [usize; D],
         mut f: impl FnMut(&mut Self, usize) -> f32,
     ) -> Param<Tensor<D>> {
+        if !self.fills {
+            return Param::from_tensor(Tensor::<D>::zeros([1; D], &self.device).expand(shape));
+        }
         let values = (0..shape.iter().product()).map(|i| f(self, i)).collect::<Vec<f32>>();
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
     }
