@@ -52,21 +52,22 @@ pub struct Attention {
     pub(crate) mask: GrowingMask,
 }
 
-/// ε of the norms of queries and keys.
+/// ε of the norms of queries and keys where the settings do not state it.
 const NORM_EPS: f64 = 1e-6;
 
-/// `[b, l, heads · p]` → `[b, heads, l, p]`, normalised if there is a scale.
-fn split_heads(x: Tensor<3>, heads: usize, norm: Option<&Param<Tensor<1>>>) -> Tensor<4> {
-    let [b, l, width] = x.dims();
-    let p = width / heads;
-    let x = match norm {
-        Some(gamma) => rms_norm(x.reshape([b, l * heads, p]), gamma.val(), NORM_EPS).reshape([b, l, heads, p]),
-        None => x.reshape([b, l, heads, p]),
-    };
-    x.swap_dims(1, 2)
-}
-
 impl Attention {
+    /// `[b, l, heads · p]` → `[b, heads, l, p]`, normalised if there is a scale.
+    fn split_heads(&self, x: Tensor<3>, heads: usize, norm: Option<&Param<Tensor<1>>>) -> Tensor<4> {
+        let [b, l, width] = x.dims();
+        let p = width / heads;
+        let eps = self.sight.qk_norm_eps.unwrap_or(NORM_EPS);
+        let x = match norm {
+            Some(gamma) => rms_norm(x.reshape([b, l * heads, p]), gamma.val(), eps).reshape([b, l, heads, p]),
+            None => x.reshape([b, l, heads, p]),
+        };
+        x.swap_dims(1, 2)
+    }
+
     fn head_width(&self) -> usize {
         self.query.weight.dims()[1] / self.heads
     }
@@ -120,9 +121,9 @@ impl Mixer for Attention {
         let (h, g, p) = (self.heads, self.kv_heads, self.head_width());
         let (position, before) = (state.seen(), state.len());
         let x = self.placement.add_to(x, position);
-        let q = split_heads(self.query.forward(x.clone()), h, self.query_norm.as_ref());
-        let k = split_heads(self.key.forward(x.clone()), g, self.key_norm.as_ref());
-        let v = split_heads(self.value.forward(x.clone()), g, None);
+        let q = self.split_heads(self.query.forward(x.clone()), h, self.query_norm.as_ref());
+        let k = self.split_heads(self.key.forward(x.clone()), g, self.key_norm.as_ref());
+        let v = self.split_heads(self.value.forward(x.clone()), g, None);
         let (q, k) = (self.placement.rotate(q, position), self.placement.rotate(k, position));
         let (k, v) = state.extend(k, v);
         let input = AttentionInput { q, k: k.clone(), v: v.clone(), slopes: self.placement.slopes(&x.device()) };

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv};
 use serde::{Deserialize, Serialize};
 
-use crate::settings::at_least;
+use crate::settings::{at_least, init_conv, init_conv_bias};
 
 /// Settings of [`ShortConv`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,11 +14,13 @@ use crate::settings::at_least;
 pub struct ShortConvSettings {
     /// Width of the convolution.
     pub d_conv: usize,
+    /// Whether both projections and the convolution have a bias.
+    pub bias: bool,
 }
 
 impl Default for ShortConvSettings {
     fn default() -> Self {
-        Self { d_conv: 3 }
+        Self { d_conv: 3, bias: false }
     }
 }
 
@@ -27,11 +29,11 @@ impl MixerSettings for ShortConvSettings {
 
     fn init(&self, d_model: usize, init: &mut Init) -> Result<ShortConv, SettingsError> {
         at_least("d_conv", self.d_conv, 2)?;
-        let bound = (self.d_conv as f32).sqrt().recip();
         Ok(ShortConv {
-            in_proj: init.linear(d_model, 3 * d_model, false),
-            conv_weight: init.uniform([d_model, self.d_conv], bound),
-            out_proj: init.linear(d_model, d_model, false),
+            in_proj: init.linear(d_model, 3 * d_model, self.bias),
+            conv_weight: init_conv(d_model, self.d_conv, init),
+            conv_bias: self.bias.then(|| init_conv_bias(d_model, self.d_conv, init)),
+            out_proj: init.linear(d_model, d_model, self.bias),
         })
     }
 }
@@ -59,6 +61,7 @@ impl MixerSettings for ShortConvSettings {
 pub struct ShortConv {
     in_proj: Linear,
     conv_weight: Param<Tensor<2>>,
+    conv_bias: Option<Param<Tensor<1>>>,
     out_proj: Linear,
 }
 
@@ -75,7 +78,8 @@ impl Mixer for ShortConv {
         let [d, _] = self.conv_weight.dims();
         let projected = self.in_proj.forward(u);
         let part = |i: usize| projected.clone().narrow(2, i * d, d);
-        let conv = ConvInput { x: part(0) * part(2), weight: self.conv_weight.val(), bias: None, silu: false };
+        let bias = self.conv_bias.as_ref().map(Param::val);
+        let conv = ConvInput { x: part(0) * part(2), weight: self.conv_weight.val(), bias, silu: false };
         let (mixed, state) = causal_conv(conv, state);
         (self.out_proj.forward(part(1) * mixed), state)
     }

@@ -46,7 +46,7 @@ impl ChannelSettings for ExpertsSettings {
         let width = inner_width(self.expand, d_model)?;
         Ok(ChannelMixer::Experts(Experts {
             router: init.linear(d_model, self.experts, false),
-            experts: (0..self.experts).map(|_| SwiGlu::new(width, d_model, init)).collect(),
+            experts: (0..self.experts).map(|_| SwiGlu::new([width, d_model], false, init)).collect(),
             settings: self.clone(),
         }))
     }

@@ -14,17 +14,19 @@ use super::{ChannelMixer, ChannelSettings, inner_width};
 pub struct SwiGluSettings {
     /// Inner width as a multiple of the model's width; 8/3 keeps the parameters of a plain layer of four times the width.
     pub expand: f64,
+    /// Whether the three maps have a bias.
+    pub bias: bool,
 }
 
 impl Default for SwiGluSettings {
     fn default() -> Self {
-        Self { expand: 8.0 / 3.0 }
+        Self { expand: 8.0 / 3.0, bias: false }
     }
 }
 
 impl ChannelSettings for SwiGluSettings {
     fn init(&self, d_model: usize, init: &mut Init) -> Result<ChannelMixer, SettingsError> {
-        Ok(ChannelMixer::SwiGlu(SwiGlu::new(inner_width(self.expand, d_model)?, d_model, init)))
+        Ok(ChannelMixer::SwiGlu(SwiGlu::new([inner_width(self.expand, d_model)?, d_model], self.bias, init)))
     }
 }
 
@@ -41,11 +43,11 @@ pub struct SwiGlu {
 }
 
 impl SwiGlu {
-    pub(super) fn new(width: usize, d_model: usize, init: &mut Init) -> Self {
+    pub(super) fn new([width, d_model]: [usize; 2], bias: bool, init: &mut Init) -> Self {
         Self {
-            gate: init.linear(d_model, width, false),
-            up: init.linear(d_model, width, false),
-            down: init.linear(width, d_model, false),
+            gate: init.linear(d_model, width, bias),
+            up: init.linear(d_model, width, bias),
+            down: init.linear(width, d_model, bias),
         }
     }
 
