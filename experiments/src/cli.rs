@@ -11,6 +11,8 @@ use heddle_tasks::Split;
 use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
 use crate::config::{ConfigError, Loaded, PlannedRun, load};
+use crate::model_verbs::{self, ModelVerb};
+use crate::pretrained::ModelDirError;
 use crate::report::{ReportOptions, write_report};
 use crate::run::{Finished, RunError, RunOptions, check, run};
 use crate::sweep::{SweepOptions, sweep};
@@ -40,6 +42,9 @@ enum Verb {
     /// What the tasks are, and examples of them
     #[command(subcommand)]
     Task(TaskVerb),
+    /// Models as directories: published checkpoints, and what models say of tokens
+    #[command(subcommand)]
+    Model(ModelVerb),
     /// How fast the parts are on this machine
     #[command(subcommand)]
     Bench(BenchVerb),
@@ -78,7 +83,7 @@ struct BlocksArgs {
 }
 
 /// A number that is not zero.
-fn positive(text: &str) -> Result<usize, String> {
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("use 1 or more".into()),
         Ok(number) => Ok(number),
@@ -202,6 +207,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.is::<heddle_tasks::TaskError>()
         || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
+        || error.downcast_ref::<ModelDirError>().is_some_and(ModelDirError::is_usage)
         || matches!(error.downcast_ref(), Some(crate::report::ReportError::NoRun { .. }))
 }
 
@@ -210,6 +216,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
         Verb::Run(args) => run_verb(args, registry, out),
         Verb::Sweep(args) => sweep_verb(args, registry, out),
         Verb::Report(args) => report_verb(args, out),
+        Verb::Model(verb) => model_verbs::execute(&verb, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Bench(BenchVerb::Blocks(args)) => blocks_verb(&args, registry, out),
         Verb::Task(verb) => {
             match verb {

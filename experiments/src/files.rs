@@ -40,7 +40,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write().map_err(FileError::of("write", path))
 }
 
-const TEMPORARY: &str = ".writing-";
+/// What the name of an unfinished file begins with.
+pub(crate) const TEMPORARY: &str = ".writing-";
 
 /// A temporary file that others may read once it has its name, as with any file made (temporary ones are private).
 fn temporary(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
@@ -49,6 +50,14 @@ fn temporary(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(directory)
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// If the system refuses.
+pub fn sync(directory: &Path) -> Result<(), FileError> {
+    File::open(directory).and_then(|file| file.sync_all()).map_err(FileError::of("sync", directory))
 }
 
 /// Creates a directory and those above it.

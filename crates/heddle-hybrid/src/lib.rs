@@ -7,6 +7,7 @@ mod channel;
 mod config;
 mod erased;
 mod model;
+pub mod pretrained;
 mod registry;
 
 pub use channel::{

@@ -1,8 +1,8 @@
 //! Initial parameters, drawn on the host.
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Shape, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -22,12 +22,26 @@ use rand_chacha::ChaCha8Rng;
 pub struct Init {
     rng: ChaCha8Rng,
     device: Device,
+    deferred: bool,
 }
 
 impl Init {
     /// A stream from `seed` for parameters on `device`.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { rng: ChaCha8Rng::seed_from_u64(seed), device: device.clone() }
+        Self { rng: ChaCha8Rng::seed_from_u64(seed), device: device.clone(), deferred: false }
+    }
+
+    /// A source of parameters that draws and allocates none of them: each has its shape, and is zero should it be used before
+    /// it is replaced. So a model is built for parameters that are read from a file, or only to be asked for its shapes.
+    ///
+    /// ```
+    /// use heddle_kernels::Init;
+    /// let mut init = Init::deferred(&burn::tensor::Device::flex());
+    /// let huge = init.normal([1 << 20, 1 << 20], 1.0);
+    /// assert_eq!(huge.lazy_shape().to_vec(), [1 << 20, 1 << 20]);
+    /// ```
+    pub fn deferred(device: &Device) -> Self {
+        Self { deferred: true, ..Self::new(0, device) }
     }
 
     /// The device that parameters go to.
@@ -53,6 +67,13 @@ impl Init {
         shape: [usize; D],
         mut f: impl FnMut(&mut Self, usize) -> f32,
     ) -> Param<Tensor<D>> {
+        if self.deferred {
+            let zeros = move |device: &Device, grad: bool| {
+                let zeros = Tensor::zeros(shape, device);
+                if grad { zeros.require_grad() } else { zeros }
+            };
+            return Param::uninitialized(ParamId::new(), zeros, self.device.clone(), true, Shape::from(shape));
+        }
         let values = (0..shape.iter().product()).map(|i| f(self, i)).collect::<Vec<f32>>();
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
     }
