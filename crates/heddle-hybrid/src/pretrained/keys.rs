@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::error::PretrainedError;
+use crate::config::MOST_LAYERS;
 
 /// Sizes beyond this are no model's.
 const LARGEST: usize = 1 << 20;
@@ -93,6 +94,17 @@ impl<'a> Keys<'a> {
         self.required(key, self.size_if(key)?)
     }
 
+    /// The number of layers.
+    pub(super) fn layers(&self) -> Result<usize, PretrainedError> {
+        let key = "num_hidden_layers";
+        match self.size(key)? {
+            layers if layers > MOST_LAYERS => {
+                Err(self.refuse(key, format!("it is {layers}"), format!("a model has {MOST_LAYERS} layers at most")))
+            }
+            layers => Ok(layers),
+        }
+    }
+
     pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize, PretrainedError> {
         Ok(self.size_if(key)?.unwrap_or(default))
     }
@@ -104,7 +116,7 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn number_if(&self, key: &str) -> Result<Option<f64>, PretrainedError> {
-        self.expect(key, "a number", float)
+        self.expect(key, "a finite number", |value| value.as_f64())
     }
 
     pub(super) fn number_or(&self, key: &str, default: f64) -> Result<f64, PretrainedError> {
@@ -148,8 +160,8 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Refuses the first key that nobody asked for, unless it is known to change nothing.
-    pub(super) fn finish(&self, family: &str, inert: &[&str]) -> Result<(), PretrainedError> {
+    /// Refuses the first key that nobody asked for, unless it is known to change nothing; `whose` says what the keys describe.
+    pub(super) fn finish(&self, whose: &str, inert: &[&str]) -> Result<(), PretrainedError> {
         let asked = self.asked.borrow();
         let unknown = self.table.iter().find(|(key, value)| {
             let key = key.as_str();
@@ -158,7 +170,7 @@ impl<'a> Keys<'a> {
         match unknown {
             None => Ok(()),
             Some((key, value)) => {
-                let problem = format!("it is {value}, and nothing is known of this key in the family `{family}`");
+                let problem = format!("it is {value}, and nothing is known of such a key of {whose}");
                 Err(self.refuse(key, problem, "remove it if it changes nothing in what the model computes"))
             }
         }

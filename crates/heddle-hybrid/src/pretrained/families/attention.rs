@@ -104,6 +104,9 @@ fn scaled(inner: &Keys<'_>, outer: &Keys<'_>) -> Result<Option<RopeScaling>, Pre
             ));
         }
     };
-    inner.finish(kind, if kind == "linear" { &["original_max_position_embeddings"] } else { &[] })?;
+    inner.finish(
+        &format!("rotary positions of type `{kind}`"),
+        if kind == "linear" { &["original_max_position_embeddings"] } else { &[] },
+    )?;
     Ok(scaling)
 }

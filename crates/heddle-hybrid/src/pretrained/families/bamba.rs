@@ -22,7 +22,7 @@ pub(super) const BAMBA: Family = Family {
 const TURNING: f64 = 0.5;
 
 fn plan(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
-    let (d_model, count) = (keys.size("hidden_size")?, keys.size("num_hidden_layers")?);
+    let (d_model, count) = (keys.size("hidden_size")?, keys.layers()?);
     let eps = keys.number_or("rms_norm_eps", 1e-5)?;
     let bias = keys.flag_or("attention_bias", false)?;
     let heads = attention::rope(keys, attention::heads(keys, d_model)?, 10_000.0, TURNING)?;

@@ -22,7 +22,7 @@ pub(super) const JAMBA: Family = Family {
 pub(super) const FRAME: Frame = Frame { norm: "model.final_layernorm.weight", ..llama::FRAME };
 
 fn plan(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
-    let (d_model, count) = (keys.size("hidden_size")?, keys.size("num_hidden_layers")?);
+    let (d_model, count) = (keys.size("hidden_size")?, keys.layers()?);
     let eps = keys.number_or("rms_norm_eps", 1e-6)?;
     let experts = keys.size_or("num_experts", 16)?;
     mamba::same(keys, "num_local_experts", experts)?;

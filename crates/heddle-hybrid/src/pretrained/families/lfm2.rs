@@ -70,7 +70,7 @@ fn parts(attention: bool) -> Vec<Part> {
 
 /// Which layers are attention: by `layer_types`, else by `full_attn_idxs`, else all.
 fn layer_kinds(keys: &Keys<'_>) -> Result<Vec<bool>, PretrainedError> {
-    let count = keys.size("num_hidden_layers")?;
+    let count = keys.layers()?;
     let places = keys.places_if("full_attn_idxs")?;
     let Some(kinds) = keys.array_if("layer_types")? else {
         return Ok((0..count).map(|i| places.as_ref().is_none_or(|places| places.contains(&i))).collect());

@@ -14,14 +14,18 @@ use crate::pretrained::names::{ATTENTION, Frame, GATED, Part, norms};
 
 pub(super) const LLAMA: Family = Family {
     name: "llama",
-    // The second only splits products into parts that are summed again.
-    inert: &["max_position_embeddings", "pretraining_tp"],
+    // It splits products into parts that are summed again.
+    inert: &["pretraining_tp"],
     only: &[("hidden_act", Only::Text("silu"))],
     plan: llama,
 };
 
-pub(super) const MISTRAL: Family =
-    Family { name: "mistral", inert: &[], only: &[("hidden_act", Only::Text("silu"))], plan: mistral };
+pub(super) const MISTRAL: Family = Family {
+    name: "mistral",
+    inert: &[],
+    only: &[("hidden_act", Only::Text("silu")), ("attention_bias", Only::Flag(false)), ("mlp_bias", Only::Flag(false))],
+    plan: mistral,
+};
 
 /// What frames the layers of most decoders.
 pub(super) const FRAME: Frame = Frame {
@@ -48,7 +52,7 @@ fn mistral(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
 fn plan(keys: &Keys<'_>, d_model: usize, settings: AttentionSettings, bias: bool) -> Result<Plan, PretrainedError> {
     let settings = attention::rope(keys, settings, 10_000.0, 1.0)?;
     let channel = SwiGluSettings { expand: expand(keys.size("intermediate_size")?, d_model), bias };
-    let layers = keys.size("num_hidden_layers")?;
+    let layers = keys.layers()?;
     let parts = vec![
         Part::new("", "", norms::LLAMA),
         Part::new("self_attn.", "mixer.", ATTENTION),

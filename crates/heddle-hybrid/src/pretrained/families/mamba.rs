@@ -160,7 +160,7 @@ pub(super) fn dt_limit(keys: &Keys<'_>, key: &str) -> Result<Option<[f64; 2]>, P
 }
 
 fn plan(keys: &Keys<'_>, mixer: KindTable, table: Table, tied: bool) -> Result<Plan, PretrainedError> {
-    let (d_model, layers) = (keys.size("hidden_size")?, keys.size("num_hidden_layers")?);
+    let (d_model, layers) = (keys.size("hidden_size")?, keys.layers()?);
     same(keys, "d_model", d_model)?;
     same(keys, "n_layer", layers)?;
     let parts = vec![Part::new("", "", norms::MAMBA), Part::new("mixer.", "mixer.", table)];

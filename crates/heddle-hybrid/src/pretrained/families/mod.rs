@@ -104,7 +104,7 @@ impl Architecture {
             keys.only(key, &only.value())?;
         }
         let Plan { model, vocab, frame, layers } = (family.plan)(&keys)?;
-        keys.finish(name, family.inert)?;
+        keys.finish(&format!("the family `{name}`"), family.inert)?;
         Ok(Self { family: family.name, model, vocab, frame, layers })
     }
 
