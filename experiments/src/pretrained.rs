@@ -52,7 +52,7 @@ pub enum ModelDirError {
         /// The directory.
         directory: PathBuf,
         /// What is wrong.
-        source: PretrainedError,
+        source: Box<PretrainedError>,
     },
     /// The description of an imported model is not what it should be.
     #[error("{}: {problem}; import the model again", path.display())]
@@ -112,7 +112,7 @@ struct Description {
 
 /// Names the directory of an error.
 fn published(directory: &Path) -> impl Fn(PretrainedError) -> ModelDirError + '_ {
-    |source| ModelDirError::Published { directory: directory.to_owned(), source }
+    |source| ModelDirError::Published { directory: directory.to_owned(), source: Box::new(source) }
 }
 
 fn read_text(path: &Path) -> Result<String, ModelDirError> {

@@ -95,9 +95,12 @@ fn what_is_written_is_read() {
     }
 }
 
+/// A kind of number of sixteen bits, and the ways to it and back.
+type Half = (Dtype, fn(f32) -> [u8; 2], fn([u8; 2]) -> f32);
+
 #[test]
 fn numbers_of_sixteen_bits_are_widened() {
-    let halves: [(Dtype, fn(f32) -> [u8; 2], fn([u8; 2]) -> f32); 2] = [
+    let halves: [Half; 2] = [
         (Dtype::F16, |x| half::f16::from_f32(x).to_le_bytes(), |b| half::f16::from_le_bytes(b).to_f32()),
         (Dtype::BF16, |x| half::bf16::from_f32(x).to_le_bytes(), |b| half::bf16::from_le_bytes(b).to_f32()),
     ];
