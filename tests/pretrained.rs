@@ -11,7 +11,7 @@ use experiments::Registry;
 use experiments::pretrained::{Pieces, import, load_model, logits};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::harness::{Bench, root};
+use crate::harness::{Bench, SMALL, root};
 
 /// Rounding in another order. The fixtures are conditioned such that a relative change of the weights by 1e-6 moves the
 /// logits by up to 8e-4, and one rounding is 6e-8; a wrong formula moves them by 1e-2 at least.
@@ -204,6 +204,59 @@ fn what_cannot_be_computed_is_refused_by_name() {
     let complaint = bench.fail(2, &["model", "import", original.to_str().unwrap(), "--out", "other"]);
     assert!(complaint.contains("`model_type`: the family `llama9` is not known; known: llama, mistral"), "{complaint}");
     assert!(!bench.path("other").exists());
+}
+
+#[test]
+fn a_checkpoint_in_several_files_is_read_by_its_index() {
+    let bench = Bench::new();
+    let directory = published(&bench, "mistral", STYLES[1]);
+    let whole = tensors(&directory.join("model.safetensors"));
+    fs::remove_file(directory.join("model.safetensors")).unwrap();
+    let name = |shard: usize| format!("model-0000{}-of-00003.safetensors", shard + 1);
+    let mut places = serde_json::Map::new();
+    for (shard, part) in whole.chunks(whole.len().div_ceil(3)).enumerate() {
+        let views = part.iter().map(|(tensor, shape, bits)| {
+            places.insert(tensor.clone(), name(shard).into());
+            (tensor, TensorView::new(Dtype::F32, shape.clone(), bits).unwrap())
+        });
+        fs::write(directory.join(name(shard)), safetensors::serialize(views, None).unwrap()).unwrap();
+    }
+    let index = |places: &serde_json::Map<String, serde_json::Value>| {
+        let text = serde_json::json!({"metadata": {"total_size": 0}, "weight_map": places}).to_string();
+        fs::write(directory.join("model.safetensors.index.json"), text).unwrap();
+    };
+    index(&places);
+    let import = ["model", "import", directory.to_str().unwrap(), "--out", "model"];
+    bench.succeed(&import);
+    bench.succeed(&["model", "export", "model", "--out", "back"]);
+    assert_eq!(tensors(&bench.path("back/model.safetensors")), whole);
+
+    let mut outside = places.clone();
+    outside.insert("lm_head.weight".into(), "../model.safetensors".into());
+    index(&outside);
+    let complaint = bench.fail(2, &import);
+    assert!(complaint.contains("which is outside the directory"), "{complaint}");
+    index(&places);
+    fs::remove_file(directory.join(name(1))).unwrap();
+    let complaint = bench.fail(2, &import);
+    assert!(complaint.contains("it names model-00002-of-00003.safetensors, which is not there"), "{complaint}");
+}
+
+#[test]
+fn a_run_says_what_it_learned_and_is_not_written_over() {
+    let bench = Bench::new();
+    let config = bench.write("small.toml", SMALL);
+    bench.succeed(&["run", config.to_str().unwrap(), "--set", "train.steps=20"]);
+    let run = bench.run_directory("runs", "small");
+    write_ids(&bench.path("ids.safetensors"), &[1, 2, 3, 4, 5, 6], [2, 3]);
+    let files = ["--input", "ids.safetensors", "--output", "logits.safetensors"];
+    bench.succeed(&[&["model", "logits", run.to_str().unwrap()], &files[..]].concat());
+    let [(_, shape, bits)] = tensors(&bench.path("logits.safetensors")).try_into().unwrap();
+    assert_eq!(shape[..2], [2, 3]);
+    assert!(floats(&bits).iter().any(|score| score.abs() > 1e-3));
+    let original = published(&bench, "llama", STYLES[0]);
+    let complaint = bench.fail(2, &["model", "import", original.to_str().unwrap(), "--out", run.to_str().unwrap()]);
+    assert!(complaint.contains("holds a run; choose another directory"), "{complaint}");
 }
 
 #[test]

@@ -164,38 +164,46 @@ fn checksum_of(path: &Path) -> Result<String, FileError> {
 /// # Errors
 /// If the file cannot be written; earlier checkpoints are then untouched.
 pub fn save_parameters(directory: &Path, tensors: Vec<NamedTensor>) -> Result<PathBuf, FileError> {
-    create_dir(directory)?;
     let state = serde_json::to_string(&TrainState::default()).expect("a state of plain numbers serialises");
+    let about = HashMap::from([(STATE.to_owned(), state)]);
     let tensors = tensors.into_iter().map(|tensor| (format!("model.{}", tensor.name), tensor));
-    let unnamed = directory.join(format!("{TEMPORARY}parameters"));
-    write_tensors(&unnamed, tensors, HashMap::from([(STATE.to_owned(), state)]))?;
-    let path = directory.join(format!("step-{:08}.{}.safetensors", 0, checksum_of(&unnamed)?));
-    fs::rename(&unnamed, &path).map_err(FileError::of("write", &path))?;
-    sync(directory)?;
+    let path = write_tensors(directory, tensors, about, |path| {
+        Ok(format!("step-{:08}.{}.safetensors", 0, checksum_of(path)?))
+    })?;
     for (_, old) in list(directory)?.into_iter().filter(|(_, old)| *old != path) {
         fs::remove_file(&old).map_err(FileError::of("remove the old checkpoint", &old))?;
     }
     Ok(path)
 }
 
-/// Writes a safetensors file tensor by tensor and syncs it.
+/// Writes a safetensors file into `directory` tensor by tensor, so that no more than one is held beside the model, and
+/// publishes it whole under the name that `name` gives the finished file.
 ///
 /// # Errors
-/// If the system refuses.
+/// If the system refuses; what stood under the name before is then untouched.
 pub fn write_tensors(
-    path: &Path,
+    directory: &Path,
     tensors: impl Iterator<Item = (String, NamedTensor)>,
     about: HashMap<String, String>,
-) -> Result<(), FileError> {
+    name: impl FnOnce(&Path) -> Result<String, FileError>,
+) -> Result<PathBuf, FileError> {
+    let staging = directory.join(format!("{TEMPORARY}tensors"));
+    create_dir(&staging)?;
+    let unnamed = staging.join("unnamed.safetensors");
     let io = |error| match error {
         SafeTensorError::IoError(error) => error,
         other => std::io::Error::other(other.to_string()),
     };
     let write = || {
-        safetensors::serialize_to_file(tensors, Some(about), path).map_err(io)?;
-        File::open(path)?.sync_all()
+        safetensors::serialize_to_file(tensors, Some(about), &unnamed).map_err(io)?;
+        File::open(&unnamed)?.sync_all()
     };
-    write().map_err(FileError::of("write", path))
+    write().map_err(FileError::of("write", &unnamed))?;
+    let path = directory.join(name(&unnamed)?);
+    fs::rename(&unnamed, &path).map_err(FileError::of("write", &path))?;
+    sync(directory)?;
+    fs::remove_dir_all(&staging).map_err(FileError::of("remove", &staging))?;
+    Ok(path)
 }
 
 /// The newest whole checkpoint of `directory`, by its name's checksum, without its content.

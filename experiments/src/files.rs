@@ -68,14 +68,16 @@ pub fn create_dir(path: &Path) -> Result<(), FileError> {
     fs::create_dir_all(path).map_err(FileError::of("create the directory", path))
 }
 
-/// Removes files that an interrupted [`write_atomic`] left in a directory.
+/// Removes what an interrupted [`write_atomic`] or a directory of unfinished files left in a directory.
 ///
 /// # Errors
 /// If the directory cannot be read or a file cannot be removed.
 pub fn sweep_leftovers(directory: &Path) -> Result<(), FileError> {
     for entry in fs::read_dir(directory).map_err(FileError::of("read the directory", directory))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            fs::remove_file(entry.path()).map_err(FileError::of("remove", &entry.path()))?;
+            let remove =
+                if entry.path().is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            remove.map_err(FileError::of("remove", &entry.path()))?;
         }
     }
     Ok(())

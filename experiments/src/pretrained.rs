@@ -24,7 +24,7 @@ use crate::Registry;
 use crate::checkpoint::{CheckpointError, newest, save_parameters, write_tensors};
 use crate::config::{ConfigError, load};
 use crate::device::{DeviceError, device};
-use crate::files::{FileError, create_dir, write_atomic};
+use crate::files::{FileError, write_atomic};
 use crate::run::{RunError, build_task};
 
 /// A directory that is no model, or whose model cannot be computed with.
@@ -198,7 +198,6 @@ pub fn import(directory: &Path, out: &Path, registry: &Registry) -> Result<(Arch
         model: architecture.model().clone(),
     };
     let toml = toml::to_string(&description).expect("a table of values other than null is TOML");
-    create_dir(out)?;
     save_parameters(&out.join("checkpoint"), parameters(&model))?;
     write_atomic(&out.join(PUBLISHED), text.as_bytes())?;
     write_atomic(&out.join(DESCRIPTION), toml.as_bytes())?;
@@ -220,9 +219,9 @@ pub fn export(directory: &Path, out: &Path, registry: &Registry) -> Result<usize
     let model = load_model(directory, registry, &device("cpu")?)?;
     let tensors = architecture.tensors(&model).map_err(published(directory))?;
     let count = tensors.len();
-    create_dir(out)?;
     let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_tensors(&out.join(WEIGHTS), tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)), about)?;
+    let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor));
+    write_tensors(out, tensors, about, |_| Ok(WEIGHTS.to_owned()))?;
     write_atomic(&out.join(PUBLISHED), text.as_bytes())?;
     Ok(count)
 }

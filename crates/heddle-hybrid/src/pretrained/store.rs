@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use safetensors::{Dtype, View as TensorBytes};
 
 use super::Architecture;
@@ -18,33 +18,24 @@ pub struct NamedTensor {
     /// What it is called in the file.
     pub name: String,
     shape: Vec<usize>,
-    /// The numbers of the parameter, in its own layout.
-    values: Box<dyn Fn() -> Vec<f32>>,
-    /// The shape of the parameter, if the file holds its transpose.
+    rows: Rows,
+    /// Whether the file holds the parameter's transpose.
     transposed: bool,
 }
+
+/// The numbers of a parameter in its own layout.
+struct Rows {
+    shape: Vec<usize>,
+    /// Fetches rows from the device: the first, and how many.
+    fetch: Box<dyn Fn(usize, usize) -> TensorData>,
+}
+
+/// Numbers fetched at a time, unless a row is longer.
+const STRETCH: usize = 1 << 18;
 
 impl fmt::Debug for NamedTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NamedTensor").field("name", &self.name).field("shape", &self.shape).finish_non_exhaustive()
-    }
-}
-
-impl NamedTensor {
-    /// Its shape in the file.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// Its numbers in the file's order.
-    pub fn values(&self) -> Vec<f32> {
-        let values = (self.values)();
-        match self.shape.as_slice() {
-            [rows, columns] if self.transposed => {
-                (0..values.len()).map(|i| values[i % columns * rows + i / columns]).collect()
-            }
-            _ => values,
-        }
     }
 }
 
@@ -58,7 +49,19 @@ impl TensorBytes for NamedTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        self.values().into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into()
+        let mut bytes = vec![0; self.data_len()];
+        let width = self.rows.shape[1..].iter().product::<usize>();
+        let [count, stretch] = [self.rows.shape[0], (STRETCH / width).max(1)];
+        for start in (0..count).step_by(stretch) {
+            let data = (self.rows.fetch)(start, stretch.min(count - start));
+            let values = data.as_slice::<f32>().expect("parameters are f32");
+            for (i, value) in values.iter().enumerate() {
+                let (row, column) = (start + i / width, i % width);
+                let at = if self.transposed { column * count + row } else { row * width + column };
+                bytes[4 * at..][..4].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        bytes.into()
     }
 
     fn data_len(&self) -> usize {
@@ -91,12 +94,10 @@ pub fn parameters<M: Module>(module: &M) -> Vec<NamedTensor> {
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();
-            self.found.push(NamedTensor {
-                name: self.path.join("."),
-                shape: tensor.dims().to_vec(),
-                values: Box::new(move || tensor.to_data().iter::<f32>().collect()),
-                transposed: false,
-            });
+            let shape = tensor.dims().to_vec();
+            let fetch = Box::new(move |first, count| tensor.clone().narrow(0, first, count).into_data());
+            let rows = Rows { shape: shape.clone(), fetch };
+            self.found.push(NamedTensor { name: self.path.join("."), shape, rows, transposed: false });
         }
     }
     let mut collect = Collect::default();
