@@ -6,6 +6,7 @@ mod faults;
 mod layout;
 mod mixers;
 mod model;
+mod pretrained;
 mod quickstart;
 mod resume;
 mod tensorboard;

@@ -16,17 +16,33 @@ const ROUNDING: f32 = 2e-5;
 /// Gradients pass through more products than values do.
 const GRADIENT_ROUNDING: f32 = 2e-4;
 
-/// Every registered mixer, by name, with default settings, on both CPU backends.
+/// Settings that bring parameters or formulas of their own.
+const VARIANTS: [&str; 6] = [
+    r#"{"kind": "mamba", "dt_rank": 3, "inner_norm": {"scale": true}}"#,
+    r#"{"kind": "mamba", "dt_rank": 3, "inner_norm": {"scale": false}, "bias": true, "conv_bias": false}"#,
+    r#"{"kind": "mamba2", "head_dim": 4, "d_state": 8, "dt_limit": [0.002, 0.05]}"#,
+    r#"{"kind": "mamba2", "head_dim": 4, "d_state": 8, "bias": true, "conv_bias": false}"#,
+    r#"{"kind": "short_conv", "bias": true}"#,
+    r#"{"kind": "attention", "heads": 2, "qk_norm": true, "qk_norm_eps": 0.1}"#,
+];
+
+/// The table that a mixer is described by, from its text.
+fn table(text: &str) -> KindTable {
+    serde_json::from_str(text).unwrap()
+}
+
+/// Every registered mixer with default settings, and the variants, by their tables, on both CPU backends.
 fn for_each_mixer(check: impl Fn(&str, &AnyMixer, &Device)) {
     let registry = MixerRegistry::default();
     assert!(registry.kinds().count() >= 2);
+    let defaults = registry.kinds().map(|kind| format!(r#"{{"kind": "{kind}"}}"#));
+    let all: Vec<String> = defaults.chain(VARIANTS.map(str::to_owned)).collect();
     #[allow(deprecated, reason = "Burn has deprecated its NdArray backend, which we still support")]
     let devices = [Device::flex(), Device::ndarray()].map(Device::autodiff);
     for device in devices {
-        for kind in registry.kinds() {
-            let table = KindTable::from_iter([("kind".to_owned(), kind.into())]);
-            let mixer = registry.build(&table, WIDTH, &mut Init::new(5, &device)).unwrap();
-            check(kind, &mixer, &device);
+        for text in &all {
+            let mixer = registry.build(&table(text), WIDTH, &mut Init::new(5, &device)).unwrap();
+            check(text, &mixer, &device);
         }
     }
 }
@@ -213,8 +229,7 @@ fn a_saved_mixer_computes_the_same() {
         let x = random([1, LENGTH, WIDTH], 1, device);
         let record = mixer.clone().into_record();
         let registry = MixerRegistry::default();
-        let table = KindTable::from_iter([("kind".to_owned(), kind.into())]);
-        let other = registry.build(&table, WIDTH, &mut Init::new(6, device)).unwrap();
+        let other = registry.build(&table(kind), WIDTH, &mut Init::new(6, device)).unwrap();
         assert_ne!(chunked(&other, &x, &[LENGTH]).0.into_data(), chunked(mixer, &x, &[LENGTH]).0.into_data());
         let loaded = other.load_record(record);
         assert_eq!(

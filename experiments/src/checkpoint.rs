@@ -5,16 +5,17 @@
 //! its header. Data and schedule are functions of the step, so the step is their whole state. The last two are kept.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
-use safetensors::SafeTensors;
+use heddle_hybrid::pretrained::NamedTensor;
 use safetensors::tensor::TensorView;
+use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{FileError, create_dir, sweep_leftovers, write_atomic};
+use crate::files::{FileError, TEMPORARY, create_dir, sweep_leftovers, sync, write_atomic};
 use crate::result::{SliceScore, Stop};
 
 /// Named tensors on the host.
@@ -144,14 +145,96 @@ fn list(directory: &Path) -> Result<Vec<(u64, PathBuf)>, FileError> {
 }
 
 fn checksum(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_hex()[..16].to_owned()
+    short(blake3::hash(bytes))
 }
+
+fn short(hash: blake3::Hash) -> String {
+    hash.to_hex()[..16].to_owned()
+}
+
+/// The checksum of a file's content, which is never held as a whole.
+fn checksum_of(path: &Path) -> Result<String, FileError> {
+    let hash = || blake3::Hasher::new().update_reader(File::open(path)?).map(|hasher| short(hasher.finalize()));
+    hash().map_err(FileError::of("read", path))
+}
+
+/// Saves parameters that no training led to as the checkpoint of step 0, tensor by tensor, in place of all that `directory`
+/// holds.
+///
+/// # Errors
+/// If the file cannot be written; earlier checkpoints are then untouched.
+pub fn save_parameters(directory: &Path, tensors: Vec<NamedTensor>) -> Result<PathBuf, FileError> {
+    let state = serde_json::to_string(&TrainState::default()).expect("a state of plain numbers serialises");
+    let about = HashMap::from([(STATE.to_owned(), state)]);
+    let tensors = tensors.into_iter().map(|tensor| (format!("model.{}", tensor.name), tensor));
+    let path = write_tensors(directory, tensors, about, |path| {
+        Ok(format!("step-{:08}.{}.safetensors", 0, checksum_of(path)?))
+    })?;
+    for (_, old) in list(directory)?.into_iter().filter(|(_, old)| *old != path) {
+        fs::remove_file(&old).map_err(FileError::of("remove the old checkpoint", &old))?;
+    }
+    Ok(path)
+}
+
+/// Writes a safetensors file into `directory` tensor by tensor, so that no more than one is held beside the model, and
+/// publishes it whole under the name that `name` gives the finished file.
+///
+/// # Errors
+/// If the system refuses; what stood under the name before is then untouched.
+pub fn write_tensors(
+    directory: &Path,
+    tensors: impl Iterator<Item = (String, NamedTensor)>,
+    about: HashMap<String, String>,
+    name: impl FnOnce(&Path) -> Result<String, FileError>,
+) -> Result<PathBuf, FileError> {
+    let staging = directory.join(format!("{TEMPORARY}tensors"));
+    create_dir(&staging)?;
+    let unnamed = staging.join("unnamed.safetensors");
+    let io = |error| match error {
+        SafeTensorError::IoError(error) => error,
+        other => std::io::Error::other(other.to_string()),
+    };
+    let write = || {
+        safetensors::serialize_to_file(tensors, Some(about), &unnamed).map_err(io)?;
+        File::open(&unnamed)?.sync_all()
+    };
+    write().map_err(FileError::of("write", &unnamed))?;
+    let path = directory.join(name(&unnamed)?);
+    fs::rename(&unnamed, &path).map_err(FileError::of("write", &path))?;
+    sync(directory)?;
+    fs::remove_dir_all(&staging).map_err(FileError::of("remove", &staging))?;
+    Ok(path)
+}
+
+/// The newest whole checkpoint of `directory`, by its name's checksum, without its content.
+///
+/// # Errors
+/// If there are checkpoints but none is whole, or they cannot be read.
+pub fn newest(directory: &Path) -> Result<Option<PathBuf>, CheckpointError> {
+    if !directory.is_dir() {
+        return Ok(None);
+    }
+    let mut damaged = vec![];
+    for (_, path) in list(directory)?.into_iter().rev() {
+        if path.file_name().and_then(|name| name.to_str()?.split('.').nth(1)) == Some(&checksum_of(&path)?) {
+            return Ok(Some(path));
+        }
+        damaged.push(format!("{}: {DAMAGED}", path.display()));
+    }
+    match damaged.is_empty() {
+        true => Ok(None),
+        false => Err(CheckpointError::NoneUsable { directory: directory.to_owned(), reasons: damaged.join("\n") }),
+    }
+}
+
+/// What is wrong with a file whose name and content disagree.
+const DAMAGED: &str = "its content does not have the checksum that stands in its name (damaged or cut short)";
 
 fn read(path: &Path) -> Result<Checkpoint, String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.split('.').nth(1) != Some(&checksum(&bytes)) {
-        return Err("its content does not have the checksum that stands in its name (damaged or cut short)".into());
+        return Err(DAMAGED.into());
     }
     decode(&bytes)
 }

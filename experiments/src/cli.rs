@@ -11,7 +11,8 @@ use heddle_tasks::Split;
 use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
 use crate::config::{ConfigError, Loaded, PlannedRun, load};
-use crate::model_show::{self, ShowArgs};
+use crate::model_verbs::{self, ModelVerb};
+use crate::pretrained::ModelDirError;
 use crate::report::{ReportOptions, write_report};
 use crate::run::{Finished, RunError, RunOptions, check, run};
 use crate::sweep::{SweepOptions, sweep};
@@ -41,19 +42,12 @@ enum Verb {
     /// What the tasks are, and examples of them
     #[command(subcommand)]
     Task(TaskVerb),
-    /// What a model is made of and what it costs
+    /// Models: what they are made of and cost, published checkpoints, and what models say of tokens
     #[command(subcommand)]
     Model(ModelVerb),
     /// How fast the parts are on this machine
     #[command(subcommand)]
     Bench(BenchVerb),
-}
-
-#[derive(Debug, Subcommand)]
-enum ModelVerb {
-    /// Layers, parameters, operations and state of a preset or of a run file's model; without a name, the presets
-    #[command(after_help = "Example: heddle model show jamba --length 262144")]
-    Show(ShowArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -213,6 +207,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.is::<heddle_tasks::TaskError>()
         || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
+        || error.downcast_ref::<ModelDirError>().is_some_and(ModelDirError::is_usage)
         || matches!(error.downcast_ref(), Some(crate::report::ReportError::NoRun { .. }))
 }
 
@@ -221,10 +216,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
         Verb::Run(args) => run_verb(args, registry, out),
         Verb::Sweep(args) => sweep_verb(args, registry, out),
         Verb::Report(args) => report_verb(args, out),
-        Verb::Model(ModelVerb::Show(args)) => {
-            model_show::show(&args, registry, out)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Verb::Model(verb) => model_verbs::execute(&verb, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Bench(BenchVerb::Blocks(args)) => blocks_verb(&args, registry, out),
         Verb::Task(verb) => {
             match verb {

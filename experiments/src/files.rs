@@ -40,7 +40,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write().map_err(FileError::of("write", path))
 }
 
-const TEMPORARY: &str = ".writing-";
+/// What the name of an unfinished file begins with.
+pub(crate) const TEMPORARY: &str = ".writing-";
 
 /// A temporary file that others may read once it has its name, as with any file made (temporary ones are private).
 fn temporary(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
@@ -51,6 +52,14 @@ fn temporary(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(directory)
 }
 
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// If the system refuses.
+pub fn sync(directory: &Path) -> Result<(), FileError> {
+    File::open(directory).and_then(|file| file.sync_all()).map_err(FileError::of("sync", directory))
+}
+
 /// Creates a directory and those above it.
 ///
 /// # Errors
@@ -59,14 +68,16 @@ pub fn create_dir(path: &Path) -> Result<(), FileError> {
     fs::create_dir_all(path).map_err(FileError::of("create the directory", path))
 }
 
-/// Removes files that an interrupted [`write_atomic`] left in a directory.
+/// Removes what an interrupted [`write_atomic`] or a directory of unfinished files left in a directory.
 ///
 /// # Errors
 /// If the directory cannot be read or a file cannot be removed.
 pub fn sweep_leftovers(directory: &Path) -> Result<(), FileError> {
     for entry in fs::read_dir(directory).map_err(FileError::of("read the directory", directory))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            fs::remove_file(entry.path()).map_err(FileError::of("remove", &entry.path()))?;
+            let remove =
+                if entry.path().is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            remove.map_err(FileError::of("remove", &entry.path()))?;
         }
     }
     Ok(())

@@ -54,21 +54,22 @@ pub struct Attention {
     pub(crate) mask: GrowingMask,
 }
 
-/// ε of the norms of queries and keys.
+/// ε of the norms of queries and keys where the settings do not state it.
 const NORM_EPS: f64 = 1e-6;
 
-/// `[b, l, heads · p]` → `[b, heads, l, p]`, normalised if there is a scale.
-fn split_heads(x: Tensor<3>, heads: usize, norm: Option<&Param<Tensor<1>>>) -> Tensor<4> {
-    let [b, l, width] = x.dims();
-    let p = width / heads;
-    let x = match norm {
-        Some(gamma) => rms_norm(x.reshape([b, l * heads, p]), gamma.val(), NORM_EPS).reshape([b, l, heads, p]),
-        None => x.reshape([b, l, heads, p]),
-    };
-    x.swap_dims(1, 2)
-}
-
 impl Attention {
+    /// `[b, l, heads · p]` → `[b, heads, l, p]`, normalised if there is a scale.
+    fn split_heads(&self, x: Tensor<3>, heads: usize, norm: Option<&Param<Tensor<1>>>) -> Tensor<4> {
+        let [b, l, width] = x.dims();
+        let p = width / heads;
+        let eps = self.sight.qk_norm_eps.unwrap_or(NORM_EPS);
+        let x = match norm {
+            Some(gamma) => rms_norm(x.reshape([b, l * heads, p]), gamma.val(), eps).reshape([b, l, heads, p]),
+            None => x.reshape([b, l, heads, p]),
+        };
+        x.swap_dims(1, 2)
+    }
+
     fn head_width(&self) -> usize {
         self.query.weight.dims()[1] / self.heads
     }
@@ -81,12 +82,12 @@ impl Attention {
     /// Queries, keys and values of tokens with their positions added, the first of which stands at `position`.
     fn project(&self, x: &Tensor<3>, position: usize) -> AttentionInput {
         let (h, g) = (self.heads, self.kv_heads);
-        let q = split_heads(self.query.forward(x.clone()), h, self.query_norm.as_ref());
-        let k = split_heads(self.key.forward(x.clone()), g, self.key_norm.as_ref());
+        let q = self.split_heads(self.query.forward(x.clone()), h, self.query_norm.as_ref());
+        let k = self.split_heads(self.key.forward(x.clone()), g, self.key_norm.as_ref());
         AttentionInput {
             q: self.placement.rotate(q, position),
             k: self.placement.rotate(k, position),
-            v: split_heads(self.value.forward(x.clone()), g, None),
+            v: self.split_heads(self.value.forward(x.clone()), g, None),
             slopes: self.placement.slopes(&x.device()),
         }
     }

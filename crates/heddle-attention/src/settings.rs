@@ -40,6 +40,8 @@ pub struct AttentionSettings {
     pub max_length: usize,
     /// Whether queries and keys are normalised head by head (arXiv:2010.04245, with RMSNorm).
     pub qk_norm: bool,
+    /// ε of those norms; none means 1e-6.
+    pub qk_norm_eps: Option<f64>,
     /// Bound that scores are squeezed into (arXiv:2408.00118, §2); none means no bound.
     pub softcap: Option<f64>,
     /// Whether a sigmoid gate of the input multiplies the heads' outputs (arXiv:2505.06708).
@@ -66,6 +68,7 @@ impl Default for AttentionSettings {
             rope_scaling: None,
             max_length: 2048,
             qk_norm: false,
+            qk_norm_eps: None,
             softcap: None,
             output_gate: false,
             bias: false,
@@ -120,6 +123,10 @@ impl AttentionSettings {
     fn check_sight(&self) -> Result<(), SettingsError> {
         if self.window == Some(0) {
             return Err(SettingsError::new("window", "a window of 0 sees nothing", "use 1 or more"));
+        }
+        if let Some(eps) = self.qk_norm_eps.filter(|eps| !(*eps >= 0.0 && eps.is_finite())) {
+            let problem = format!("{eps} is no ε");
+            return Err(SettingsError::new("qk_norm_eps", problem, "use a small positive number"));
         }
         if let Some(cap) = self.softcap.filter(|cap| !(*cap > 0.0 && cap.is_finite())) {
             return Err(SettingsError::new(

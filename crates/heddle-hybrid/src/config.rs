@@ -124,7 +124,7 @@ impl core::fmt::Display for LayerName {
 }
 
 /// No model is deeper than this; a list that asks for more is a mistake.
-const MOST_LAYERS: usize = 4096;
+pub(crate) const MOST_LAYERS: usize = 4096;
 
 impl ModelConfig {
     /// The layers with every repetition written out.

@@ -15,6 +15,7 @@ mod norm;
 mod parallel;
 mod part;
 mod preset;
+pub mod pretrained;
 mod recompute;
 mod registry;
 mod shared;

@@ -35,7 +35,7 @@ impl Init {
     /// A source of parameters that have their shapes and no numbers: each is one zero, seen as often as its shape says.
     ///
     /// A model built from it takes next to no memory on a device that can repeat an element (Burn's Flex can), however
-    /// large it is. It is there to be measured, not to be trained.
+    /// large it is. It is there to be measured, or to be filled from a file.
     ///
     /// ```
     /// use burn::{module::Module, tensor::Device};

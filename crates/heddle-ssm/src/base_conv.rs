@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, map_by_channel};
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{at_least, init_conv};
+use crate::settings::{at_least, init_conv, init_conv_bias};
 
 /// Settings of [`BaseConv`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,8 @@ impl MixerSettings for BaseConvSettings {
     fn init(&self, d_model: usize, init: &mut Init) -> Result<BaseConv, SettingsError> {
         at_least("d_conv", self.d_conv, 2)?;
         let proj = init.linear(d_model, d_model, true);
-        let (conv_weight, conv_bias) = init_conv(d_model, self.d_conv, init);
+        let conv_weight = init_conv(d_model, self.d_conv, init);
+        let conv_bias = init_conv_bias(d_model, self.d_conv, init);
         Ok(BaseConv { proj, conv_weight, conv_bias })
     }
 }

@@ -23,7 +23,7 @@ pub use base_conv::{BaseConv, BaseConvSettings};
 pub use delta_net::{DeltaNet, DeltaNetSettings};
 pub use gru::{Gru, GruSettings};
 pub use lstm::{Lstm, LstmSettings};
-pub use mamba::{Mamba, MambaSettings, MambaState};
+pub use mamba::{InnerNorm, Mamba, MambaSettings, MambaState};
 pub use mamba2::{Mamba2, Mamba2Settings};
 pub use min_gru::{MinGru, MinGruSettings};
 pub use rg_lru::{RgLru, RgLruSettings};

@@ -7,11 +7,11 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, GatedScanInput, Init, Mixer, MixerSettings, MixerState, ScanInput, SettingsError, causal_conv,
-    gated_scan, map_by_channel,
+    gated_scan, map_by_channel, rms_norm,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{at_least, check_dt, init_conv, init_dt_bias};
+use crate::settings::{at_least, check_dt, check_eps, init_conv, init_conv_bias, init_dt_bias};
 
 /// Settings of [`Mamba`]; the defaults are those of the authors' code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,11 +31,44 @@ pub struct MambaSettings {
     pub dt_min: f64,
     /// Largest initial Δ.
     pub dt_max: f64,
+    /// Normalisation of Δ (before its expansion), B and C; none means that they are taken as they are.
+    pub inner_norm: Option<InnerNorm>,
+    /// Whether the projections into and out of the block have a bias; none means that they have not.
+    pub bias: Option<bool>,
+    /// Whether the convolution has a bias; none means that it has.
+    pub conv_bias: Option<bool>,
 }
 
 impl Default for MambaSettings {
     fn default() -> Self {
-        Self { d_state: 16, d_conv: 4, expand: 2, dt_rank: None, selective: true, dt_min: 1e-3, dt_max: 0.1 }
+        Self {
+            d_state: 16,
+            d_conv: 4,
+            expand: 2,
+            dt_rank: None,
+            selective: true,
+            dt_min: 1e-3,
+            dt_max: 0.1,
+            inner_norm: None,
+            bias: None,
+            conv_bias: None,
+        }
+    }
+}
+
+/// How [`Mamba`] normalises Δ, B and C: each by its root mean square, `x_i ← γ_i x_i / √(mean_j x_j² + ε)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InnerNorm {
+    /// Whether γ is learned, as in Jamba (arXiv:2403.19887, §3); if not, it is one, as in Falcon Mamba (arXiv:2410.05355).
+    pub scale: bool,
+    /// ε.
+    pub eps: f64,
+}
+
+impl Default for InnerNorm {
+    fn default() -> Self {
+        Self { scale: true, eps: 1e-6 }
     }
 }
 
@@ -47,8 +80,10 @@ impl MixerSettings for MambaSettings {
         let (d, n, k) = (d_model, self.d_state, self.d_conv);
         let e = self.expand * d;
         let r = self.dt_rank.unwrap_or(d.div_ceil(16));
-        let in_proj = init.linear(d, 2 * e, false);
-        let (conv_weight, conv_bias) = init_conv(e, k, init);
+        let bias = self.bias.unwrap_or(false);
+        let in_proj = init.linear(d, 2 * e, bias);
+        let conv_weight = init_conv(e, k, init);
+        let conv_bias = self.conv_bias.unwrap_or(true).then(|| init_conv_bias(e, k, init));
         let selection = match self.selective {
             true => Selection { proj: Some(init.linear(e, r + 2 * n, false)), constant: None },
             // As large as what a selective layer draws from channels of unit variance.
@@ -64,7 +99,8 @@ impl MixerSettings for MambaSettings {
             // A_{e,n} = −n, the S4D-Real initialisation (arXiv:2206.11893).
             a_log: init.from_fn([e, n], |_, i| ((i % n + 1) as f32).ln()),
             skip: init.constant([e], 1.0),
-            out_proj: init.linear(e, d, false),
+            out_proj: init.linear(e, d, bias),
+            inner_norm: self.inner_norm.as_ref().map(|norm| SelectionNorm::new(norm, [r, n], init)),
         })
     }
 }
@@ -75,6 +111,9 @@ impl MambaSettings {
         at_least("d_conv", self.d_conv, 2)?;
         at_least("expand", self.expand, 1)?;
         at_least("dt_rank", self.dt_rank.unwrap_or(1), 1)?;
+        if let Some(norm) = &self.inner_norm {
+            check_eps("inner_norm.eps", norm.eps)?;
+        }
         check_dt(self.dt_min, self.dt_max)
     }
 }
@@ -86,7 +125,8 @@ impl MambaSettings {
 /// h_t = exp(Δ_t A) h_{t−1} + Δ_t B_t x_t                y_t = C_t h_t + D x_t    out = W_out (y · SiLU(z))
 /// ```
 ///
-/// The paper's B and C are called write and read. The state is one `[e, n]` matrix and the last k − 1 inputs of the
+/// The paper's B and C are called write and read. With `inner_norm`, δ, B and C are normalised, each on its own, before they
+/// are used (Jamba, arXiv:2403.19887, §3). The state is one `[e, n]` matrix and the last k − 1 inputs of the
 /// convolution, whatever the length.
 ///
 /// ```
@@ -104,13 +144,14 @@ impl MambaSettings {
 pub struct Mamba {
     in_proj: Linear,
     conv_weight: Param<Tensor<2>>,
-    conv_bias: Param<Tensor<1>>,
+    conv_bias: Option<Param<Tensor<1>>>,
     selection: Selection,
     dt_proj: Linear,
     dt_bias: Param<Tensor<1>>,
     a_log: Param<Tensor<2>>,
     skip: Param<Tensor<1>>,
     out_proj: Linear,
+    inner_norm: Option<SelectionNorm>,
 }
 
 /// Where Δ (before its expansion), B and C come from: the token, or nowhere.
@@ -132,6 +173,33 @@ impl Selection {
             }
             (None, None) => unreachable!("a block is built with one of the two"),
         }
+    }
+}
+
+/// The normalisation of Δ (before its expansion), B and C, with a scale each or with none.
+#[derive(Module, Debug)]
+struct SelectionNorm {
+    delta: Option<Param<Tensor<1>>>,
+    write: Option<Param<Tensor<1>>>,
+    read: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl SelectionNorm {
+    fn new(norm: &InnerNorm, [r, n]: [usize; 2], init: &mut Init) -> Self {
+        let mut scale = |width: usize| norm.scale.then(|| init.constant([width], 1.0));
+        Self { delta: scale(r), write: scale(n), read: scale(n), eps: norm.eps }
+    }
+
+    /// Normalises δ, B and C, each `[b, l, …]`.
+    fn forward(&self, [delta, write, read]: [Tensor<3>; 3]) -> [Tensor<3>; 3] {
+        let norm = |x: Tensor<3>, scale: &Option<Param<Tensor<1>>>| {
+            let [_, _, width] = x.dims();
+            let gamma = scale.as_ref().map_or_else(|| Tensor::ones([width], &x.device()), Param::val);
+            rms_norm(x, gamma, self.eps)
+        };
+        [norm(delta, &self.delta), norm(write, &self.write), norm(read, &self.read)]
     }
 }
 
@@ -169,14 +237,19 @@ impl Mamba {
         let xz = self.in_proj.forward(u);
         let x = xz.clone().slice([0..b, 0..l, 0..e]);
         let gate = xz.slice([0..b, 0..l, e..2 * e]);
-        let input = ConvInput { x, weight: self.conv_weight.val(), bias: Some(self.conv_bias.val()), silu: true };
-        let (x, conv) = causal_conv(input, conv);
+        let bias = self.conv_bias.as_ref().map(Param::val);
+        let (x, conv) = causal_conv(ConvInput { x, weight: self.conv_weight.val(), bias, silu: true }, conv);
         let selection = self.selection.forward(x.clone());
         let part = |from: usize, to: usize| selection.clone().slice([0..b, 0..l, from..to]);
+        let selected = [part(0, r), part(r, r + n), part(r + n, r + 2 * n)];
+        let [delta, write, read] = match &self.inner_norm {
+            Some(norm) => norm.forward(selected),
+            None => selected,
+        };
         let scan = ScanInput {
-            delta: self.dt_proj.forward(part(0, r)),
-            write: part(r, r + n),
-            read: part(r + n, r + 2 * n),
+            delta: self.dt_proj.forward(delta),
+            write,
+            read,
             a: self.a_log.val().exp().neg(),
             skip: self.skip.val(),
             u: x,

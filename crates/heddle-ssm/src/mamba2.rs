@@ -7,11 +7,11 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, GateOrder, GatedNorm, Init, Mixer, MixerSettings, SettingsError, SsdInput, causal_conv, gated_rms_norm,
-    map_by_head, ssd,
+    map_by_head, softplus, ssd,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{at_least, check_dt, divides, init_conv, init_dt_bias};
+use crate::settings::{at_least, check_dt, check_eps, divides, init_conv, init_conv_bias, init_dt_bias};
 
 /// Settings of [`Mamba2`]; the defaults are those of the authors' code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,14 @@ pub struct Mamba2Settings {
     pub a_min: f64,
     /// Largest initial decay rate −A.
     pub a_max: f64,
+    /// Bounds that Δ is clamped to, in training and decoding alike; none means that it is not.
+    pub dt_limit: Option<[f64; 2]>,
+    /// Whether the projections into and out of the block have a bias.
+    pub bias: bool,
+    /// Whether the convolution has a bias.
+    pub conv_bias: bool,
+    /// ε of the norm before the output.
+    pub norm_eps: f64,
 }
 
 impl Default for Mamba2Settings {
@@ -49,15 +57,16 @@ impl Default for Mamba2Settings {
             dt_max: 0.1,
             a_min: 1.0,
             a_max: 16.0,
+            dt_limit: None,
+            bias: false,
+            conv_bias: true,
+            norm_eps: 1e-5,
         }
     }
 }
 
 /// Width of a head unless the settings or the block are narrower.
 const HEAD_DIM: usize = 64;
-
-/// ε of the norm before the output.
-const NORM_EPS: f64 = 1e-5;
 
 impl MixerSettings for Mamba2Settings {
     type Mixer = Mamba2;
@@ -77,8 +86,15 @@ impl MixerSettings for Mamba2Settings {
             let problem = format!("{} is not between 0 and `a_max` = {}", self.a_min, self.a_max);
             return Err(SettingsError::new("a_min", problem, "use 0 < a_min ≤ a_max"));
         }
-        let in_proj = init.linear(d, 2 * e + 2 * g * n + h, false);
-        let (conv_weight, conv_bias) = init_conv(e + 2 * g * n, self.d_conv, init);
+        check_eps("norm_eps", self.norm_eps)?;
+        if let Some([low, high]) = self.dt_limit.filter(|[low, high]| !(*low >= 0.0 && low < high)) {
+            let problem = format!("[{low}, {high}] are no bounds of a step size");
+            return Err(SettingsError::new("dt_limit", problem, "use 0 ≤ low < high"));
+        }
+        let in_proj = init.linear(d, 2 * e + 2 * g * n + h, self.bias);
+        let (width, k) = (e + 2 * g * n, self.d_conv);
+        let conv_weight = init_conv(width, k, init);
+        let conv_bias = self.conv_bias.then(|| init_conv_bias(width, k, init));
         let (low, high) = (self.a_min as f32, self.a_max as f32);
         Ok(Mamba2 {
             in_proj,
@@ -88,9 +104,11 @@ impl MixerSettings for Mamba2Settings {
             a_log: init.from_fn([h], |init, _| init.draw_uniform(low, high).ln()),
             skip: init.constant([h], 1.0),
             norm: init.constant([e], 1.0),
-            out_proj: init.linear(e, d, false),
+            out_proj: init.linear(e, d, self.bias),
             groups: g,
             d_state: n,
+            dt_limit: self.dt_limit,
+            norm_eps: self.norm_eps,
         })
     }
 }
@@ -102,7 +120,7 @@ impl MixerSettings for Mamba2Settings {
 /// H_t = exp(Δ_t A) H_{t−1} + Δ_t x_t ⊗ B_t      y_t = H_t C_t + D x_t      out = W_out RMSNorm(y · SiLU(z))
 /// ```
 ///
-/// Each head has one decay rate A and a state of `[p, n]`; B and C are shared by the heads of a group. The state is that
+/// Δ may be clamped to `dt_limit`. Each head has one decay rate A and a state of `[p, n]`; B and C are shared by the heads of a group. The state is that
 /// of all heads and the last k − 1 inputs of the convolution, whatever the length.
 ///
 /// ```
@@ -121,7 +139,7 @@ impl MixerSettings for Mamba2Settings {
 pub struct Mamba2 {
     in_proj: Linear,
     conv_weight: Param<Tensor<2>>,
-    conv_bias: Param<Tensor<1>>,
+    conv_bias: Option<Param<Tensor<1>>>,
     dt_bias: Param<Tensor<1>>,
     a_log: Param<Tensor<1>>,
     skip: Param<Tensor<1>>,
@@ -131,6 +149,10 @@ pub struct Mamba2 {
     groups: usize,
     #[module(skip)]
     d_state: usize,
+    #[module(skip)]
+    dt_limit: Option<[f64; 2]>,
+    #[module(skip)]
+    norm_eps: f64,
 }
 
 impl Mamba2 {
@@ -147,21 +169,29 @@ impl Mamba2 {
         let projected = self.in_proj.forward(u);
         let gate = projected.clone().narrow(2, 0, e);
         let mixed = projected.clone().narrow(2, e, width);
-        let delta = projected.narrow(2, e + width, h);
-        let conv_input =
-            ConvInput { x: mixed, weight: self.conv_weight.val(), bias: Some(self.conv_bias.val()), silu: true };
+        let (delta, delta_bias, softplus) = self.step_size(projected.narrow(2, e + width, h));
+        let bias = self.conv_bias.as_ref().map(Param::val);
+        let conv_input = ConvInput { x: mixed, weight: self.conv_weight.val(), bias, silu: true };
         let (mixed, conv) = causal_conv(conv_input, conv);
         let input = SsdInput {
             x: mixed.clone().narrow(2, 0, e).reshape([b, l, h, e / h]),
             delta,
-            delta_bias: Some(self.dt_bias.val()),
-            softplus: true,
+            delta_bias,
+            softplus,
             a: self.a_log.val().exp().neg(),
             write: mixed.clone().narrow(2, e, g * n).reshape([b, l, g, n]),
             read: mixed.narrow(2, e + g * n, g * n).reshape([b, l, g, n]),
             skip: Some(self.skip.val()),
         };
         (input, gate, conv)
+    }
+
+    /// Δ as the recurrence takes it, `[b, l, h]`, and the bias and softplus that are left to it: clamping comes behind them.
+    fn step_size(&self, delta: Tensor<3>) -> (Tensor<3>, Option<Tensor<1>>, bool) {
+        match self.dt_limit {
+            Some([low, high]) => (softplus(delta + self.dt_bias.val().unsqueeze()).clamp(low, high), None, false),
+            None => (delta, Some(self.dt_bias.val()), true),
+        }
     }
 }
 
@@ -179,7 +209,7 @@ impl Mixer for Mamba2 {
         let [b, l, _] = u.dims();
         let (input, gate, conv) = self.project(u, conv);
         let (y, heads) = ssd(input, heads);
-        let norm = GatedNorm { groups: self.groups, order: GateOrder::Before, eps: NORM_EPS };
+        let norm = GatedNorm { groups: self.groups, order: GateOrder::Before, eps: self.norm_eps };
         let y = gated_rms_norm(y.reshape([b, l, self.sizes()[0]]), gate, self.norm.val(), norm);
         (self.out_proj.forward(y), (conv, heads))
     }

@@ -42,8 +42,20 @@ pub(crate) fn init_dt_bias(count: usize, [dt_min, dt_max]: [f64; 2], init: &mut 
     })
 }
 
-/// The filters and biases of a depthwise convolution: uniform in ±1/√k, PyTorch's default.
-pub(crate) fn init_conv(e: usize, k: usize, init: &mut Init) -> (Param<Tensor<2>>, Param<Tensor<1>>) {
-    let bound = (k as f32).sqrt().recip();
-    (init.uniform([e, k], bound), init.uniform([e], bound))
+/// Refuses what is no ε of a norm.
+pub(crate) fn check_eps(key: &str, eps: f64) -> Result<(), SettingsError> {
+    match eps >= 0.0 && eps.is_finite() {
+        true => Ok(()),
+        false => Err(SettingsError::new(key, format!("{eps} is no ε"), "use a small positive number")),
+    }
+}
+
+/// The filters of a depthwise convolution: uniform in ±1/√k, PyTorch's default.
+pub(crate) fn init_conv(e: usize, k: usize, init: &mut Init) -> Param<Tensor<2>> {
+    init.uniform([e, k], (k as f32).sqrt().recip())
+}
+
+/// The biases of the same convolution.
+pub(crate) fn init_conv_bias(e: usize, k: usize, init: &mut Init) -> Param<Tensor<1>> {
+    init.uniform([e], (k as f32).sqrt().recip())
 }

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, map_by_channel};
 use serde::{Deserialize, Serialize};
 
-use crate::settings::at_least;
+use crate::settings::{at_least, init_conv, init_conv_bias};
 
 /// Settings of [`ShortConv`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,11 +16,13 @@ use crate::settings::at_least;
 pub struct ShortConvSettings {
     /// Width of the convolution.
     pub d_conv: usize,
+    /// Whether both projections and the convolution have a bias.
+    pub bias: bool,
 }
 
 impl Default for ShortConvSettings {
     fn default() -> Self {
-        Self { d_conv: 3 }
+        Self { d_conv: 3, bias: false }
     }
 }
 
@@ -29,11 +31,11 @@ impl MixerSettings for ShortConvSettings {
 
     fn init(&self, d_model: usize, init: &mut Init) -> Result<ShortConv, SettingsError> {
         at_least("d_conv", self.d_conv, 2)?;
-        let bound = (self.d_conv as f32).sqrt().recip();
         Ok(ShortConv {
-            in_proj: init.linear(d_model, 3 * d_model, false),
-            conv_weight: init.uniform([d_model, self.d_conv], bound),
-            out_proj: init.linear(d_model, d_model, false),
+            in_proj: init.linear(d_model, 3 * d_model, self.bias),
+            conv_weight: init_conv(d_model, self.d_conv, init),
+            conv_bias: self.bias.then(|| init_conv_bias(d_model, self.d_conv, init)),
+            out_proj: init.linear(d_model, d_model, self.bias),
         })
     }
 }
@@ -61,6 +63,7 @@ impl MixerSettings for ShortConvSettings {
 pub struct ShortConv {
     in_proj: Linear,
     conv_weight: Param<Tensor<2>>,
+    conv_bias: Option<Param<Tensor<1>>>,
     out_proj: Linear,
 }
 
@@ -74,7 +77,8 @@ impl ShortConv {
 
     /// `conv(B · x)`, and what the convolution remembers.
     fn convolve(&self, write: Tensor<3>, x: Tensor<3>, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        causal_conv(ConvInput { x: write * x, weight: self.conv_weight.val(), bias: None, silu: false }, state)
+        let bias = self.conv_bias.as_ref().map(Param::val);
+        causal_conv(ConvInput { x: write * x, weight: self.conv_weight.val(), bias, silu: false }, state)
     }
 }
 
@@ -121,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_map_by_the_values_is_what_the_convolution_gives() {
-        let (block, x) = block_and_tokens(ShortConvSettings { d_conv: 4 });
+        let (block, x) = block_and_tokens(ShortConvSettings { d_conv: 4, ..Default::default() });
         let [write, _, values] = block.project(x.clone());
         let (mixed, _) = block.convolve(write, values.clone(), block.state(2, 24, &x.device()));
         assert_map_gives(&block, x, values, mixed);

@@ -20,7 +20,11 @@ fn impossible_settings_are_refused_by_name() {
     assert_refused(Mamba2Settings { groups: 4, ..mamba2.clone() }, "groups", "4 does not divide the number of heads 6");
     assert_refused(Mamba2Settings { d_conv: 1, ..mamba2.clone() }, "d_conv", "too small");
     assert_refused(Mamba2Settings { dt_min: 1.0, ..mamba2.clone() }, "dt_min", "not between 0 and `dt_max`");
-    assert_refused(Mamba2Settings { a_min: 20.0, ..mamba2 }, "a_min", "not between 0 and `a_max`");
+    assert_refused(Mamba2Settings { a_min: 20.0, ..mamba2.clone() }, "a_min", "not between 0 and `a_max`");
+    assert_refused(Mamba2Settings { dt_limit: Some([0.3, 0.1]), ..mamba2.clone() }, "dt_limit", "no bounds");
+    assert_refused(Mamba2Settings { norm_eps: -1.0, ..mamba2 }, "norm_eps", "no ε");
+    let norm = InnerNorm { eps: f64::NAN, ..Default::default() };
+    assert_refused(MambaSettings { inner_norm: Some(norm), ..Default::default() }, "inner_norm.eps", "no ε");
     let delta = DeltaNetSettings::default();
     assert_refused(DeltaNetSettings { heads: 0, ..delta.clone() }, "heads", "too small");
     assert_refused(DeltaNetSettings { heads: 5, ..delta.clone() }, "heads", "5 does not divide the model's width 24");
@@ -33,7 +37,7 @@ fn impossible_settings_are_refused_by_name() {
     assert_refused(GruSettings { d_hidden: Some(0) }, "d_hidden", "too small");
     assert_refused(MinGruSettings { expand: 0 }, "expand", "too small");
     assert_refused(BaseConvSettings { d_conv: 1 }, "d_conv", "too small");
-    assert_refused(ShortConvSettings { d_conv: 0 }, "d_conv", "too small");
+    assert_refused(ShortConvSettings { d_conv: 0, ..Default::default() }, "d_conv", "too small");
 }
 
 /// The outputs of a block for random tokens, `[1, 12, 24]`.

@@ -70,8 +70,8 @@ impl ChannelSettings for ExpertsSettings {
         }
         Ok(ChannelMixer::Experts(Experts {
             router: init.linear(d_model, self.experts, false),
-            experts: (0..self.experts).map(|_| SwiGlu::new(width, d_model, init)).collect(),
-            shared: shared_width.map(|width| SwiGlu::new(width, d_model, init)),
+            experts: (0..self.experts).map(|_| SwiGlu::new([width, d_model], false, init)).collect(),
+            shared: shared_width.map(|width| SwiGlu::new([width, d_model], false, init)),
             shared_gate: self.shared_gate.then(|| init.linear(d_model, 1, false)),
             settings: self.clone(),
         }))

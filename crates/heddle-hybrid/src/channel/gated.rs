@@ -16,18 +16,20 @@ pub struct SwiGluSettings {
     pub expand: f64,
     /// What is applied to the gate: SiLU as the name says, or GELU (GEGLU, arXiv:2002.05202, eq. 6) and others.
     pub activation: Activation,
+    /// Whether the three maps have a bias.
+    pub bias: bool,
 }
 
 impl Default for SwiGluSettings {
     fn default() -> Self {
-        Self { expand: 8.0 / 3.0, activation: Activation::Silu }
+        Self { expand: 8.0 / 3.0, activation: Activation::Silu, bias: false }
     }
 }
 
 impl ChannelSettings for SwiGluSettings {
     fn init(&self, d_model: usize, init: &mut Init) -> Result<ChannelMixer, SettingsError> {
-        let width = inner_width(self.expand, d_model)?;
-        Ok(ChannelMixer::SwiGlu(SwiGlu { activation: self.activation, ..SwiGlu::new(width, d_model, init) }))
+        let layer = SwiGlu::new([inner_width(self.expand, d_model)?, d_model], self.bias, init);
+        Ok(ChannelMixer::SwiGlu(SwiGlu { activation: self.activation, ..layer }))
     }
 }
 
@@ -47,11 +49,11 @@ pub struct SwiGlu {
 
 impl SwiGlu {
     /// With SiLU.
-    pub(super) fn new(width: usize, d_model: usize, init: &mut Init) -> Self {
+    pub(super) fn new([width, d_model]: [usize; 2], bias: bool, init: &mut Init) -> Self {
         Self {
-            gate: init.linear(d_model, width, false),
-            up: init.linear(d_model, width, false),
-            down: init.linear(width, d_model, false),
+            gate: init.linear(d_model, width, bias),
+            up: init.linear(d_model, width, bias),
+            down: init.linear(width, d_model, bias),
             activation: Activation::Silu,
         }
     }

@@ -1,0 +1,128 @@
+//! Parameters for files.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use safetensors::{Dtype, View as TensorBytes};
+
+use super::Architecture;
+use super::error::PretrainedError;
+use super::names::{Rule, View};
+use crate::Model;
+
+/// A parameter as a file holds it, in f32; its numbers are fetched from the device only when they are written.
+pub struct NamedTensor {
+    /// What it is called in the file.
+    pub name: String,
+    shape: Vec<usize>,
+    rows: Rows,
+    /// Whether the file holds the parameter's transpose.
+    transposed: bool,
+}
+
+/// The numbers of a parameter in its own layout.
+struct Rows {
+    shape: Vec<usize>,
+    /// Fetches rows from the device: the first, and how many.
+    fetch: Box<dyn Fn(usize, usize) -> TensorData>,
+}
+
+/// Numbers fetched at a time, unless a row is longer.
+const STRETCH: usize = 1 << 18;
+
+impl fmt::Debug for NamedTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedTensor").field("name", &self.name).field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+impl TensorBytes for NamedTensor {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = vec![0; self.data_len()];
+        let width = self.rows.shape[1..].iter().product::<usize>();
+        let [count, stretch] = [self.rows.shape[0], (STRETCH / width).max(1)];
+        for start in (0..count).step_by(stretch) {
+            let data = (self.rows.fetch)(start, stretch.min(count - start));
+            let values = data.as_slice::<f32>().expect("parameters are f32");
+            for (i, value) in values.iter().enumerate() {
+                let (row, column) = (start + i / width, i % width);
+                let at = if self.transposed { column * count + row } else { row * width + column };
+                bytes[4 * at..][..4].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        bytes.into()
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.shape.iter().product::<usize>()
+    }
+}
+
+/// The parameters of a module under their own paths.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_hybrid::{Init, pretrained};
+///
+/// let linear = Init::new(0, &Device::flex()).linear(2, 3, true);
+/// let names: Vec<String> = pretrained::parameters(&linear).into_iter().map(|tensor| tensor.name).collect();
+/// assert_eq!(names, ["weight", "bias"]);
+/// ```
+pub fn parameters<M: Module>(module: &M) -> Vec<NamedTensor> {
+    #[derive(Default)]
+    struct Collect {
+        path: Vec<String>,
+        found: Vec<NamedTensor>,
+    }
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = param.val();
+            let shape = tensor.dims().to_vec();
+            let fetch = Box::new(move |first, count| tensor.clone().narrow(0, first, count).into_data());
+            let rows = Rows { shape: shape.clone(), fetch };
+            self.found.push(NamedTensor { name: self.path.join("."), shape, rows, transposed: false });
+        }
+    }
+    let mut collect = Collect::default();
+    module.visit(&mut collect);
+    collect.found
+}
+
+impl Architecture {
+    /// The parameters of a model of this architecture as its family names and lays them out.
+    ///
+    /// # Errors
+    /// If the model has a parameter that the architecture does not have.
+    pub fn tensors(&self, model: &Model) -> Result<Vec<NamedTensor>, PretrainedError> {
+        let rules: BTreeMap<String, Rule> = self.rules().into_iter().map(|rule| (rule.ours.clone(), rule)).collect();
+        let rename = |tensor: NamedTensor| {
+            let Some(rule) = rules.get(&tensor.name) else {
+                return Err(PretrainedError::tensor(
+                    &tensor.name,
+                    "no tensor of this family is known for this parameter",
+                ));
+            };
+            let shape = rule.view.theirs(&tensor.shape);
+            let transposed = rule.view == View::Transposed;
+            Ok(NamedTensor { name: rule.theirs.clone(), shape, transposed, ..tensor })
+        };
+        parameters(model).into_iter().map(rename).collect()
+    }
+}
