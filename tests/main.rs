@@ -6,5 +6,6 @@ mod faults;
 mod layout;
 mod mixers;
 mod quickstart;
+mod references;
 mod resume;
 mod tensorboard;

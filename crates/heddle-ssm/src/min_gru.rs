@@ -14,11 +14,14 @@ use crate::settings::at_least;
 pub struct MinGruSettings {
     /// Number of units `e` as a multiple of the model's width.
     pub expand: usize,
+    /// Whether candidates, and so states, are positive: `g(x) = x + 1/2` where x ≥ 0, and σ(x) below, as in the authors'
+    /// log-space form (arXiv:2410.01201, appendix B.3); if not, they are linear.
+    pub positive: bool,
 }
 
 impl Default for MinGruSettings {
     fn default() -> Self {
-        Self { expand: 1 }
+        Self { expand: 1, positive: false }
     }
 }
 
@@ -32,6 +35,7 @@ impl MixerSettings for MinGruSettings {
             gate_proj: init.linear(d_model, e, true),
             value_proj: init.linear(d_model, e, true),
             out_proj: init.linear(e, d_model, false),
+            positive: self.positive,
         })
     }
 }
@@ -42,7 +46,7 @@ impl MixerSettings for MinGruSettings {
 /// z_t = σ(W_z x_t + b_z)      h_t = (1 − z_t) h_{t−1} + z_t (W_h x_t + b_h)      y_t = W_out h_t
 /// ```
 ///
-/// The state is `h`, whatever the length.
+/// With `positive` candidates it is g(W_h x_t + b_h) that enters. The state is `h`, whatever the length.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -50,7 +54,7 @@ impl MixerSettings for MinGruSettings {
 /// use heddle_ssm::MinGruSettings;
 ///
 /// let device = Device::flex();
-/// let block = MinGruSettings { expand: 2 }.init(16, &mut Init::new(0, &device)).unwrap();
+/// let block = MinGruSettings { expand: 2, ..Default::default() }.init(16, &mut Init::new(0, &device)).unwrap();
 /// let (y, state) = block.forward(Tensor::ones([1, 5, 16], &device), block.state(1, 16, &device));
 /// assert_eq!((y.dims(), state.bytes()), ([1, 5, 16], 4 * 32));
 /// ```
@@ -59,6 +63,13 @@ pub struct MinGru {
     gate_proj: Linear,
     value_proj: Linear,
     out_proj: Linear,
+    #[module(skip)]
+    positive: bool,
+}
+
+/// `x + 1/2` where x ≥ 0, and σ(x) below: positive, increasing and smooth.
+fn to_positive(x: Tensor<3>) -> Tensor<3> {
+    x.clone().clamp_min(0.0) + sigmoid(x.clamp_max(0.0))
 }
 
 impl Mixer for MinGru {
@@ -73,7 +84,9 @@ impl Mixer for MinGru {
         let gate = self.gate_proj.forward(x.clone());
         // 1 − σ(z) = σ(−z), without the cancellation.
         let decay = sigmoid(gate.clone().neg());
-        let (h, state) = linear_recurrence(decay, sigmoid_mul(gate, self.value_proj.forward(x)), state);
+        let value = self.value_proj.forward(x);
+        let value = if self.positive { to_positive(value) } else { value };
+        let (h, state) = linear_recurrence(decay, sigmoid_mul(gate, value), state);
         (self.out_proj.forward(h), state)
     }
 
