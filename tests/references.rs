@@ -11,11 +11,21 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use experiments::checkpoint::{Tensors, with_parameters};
 use heddle_hybrid::{AnyMixer, CHANNEL_KINDS, ChannelMixer, Init, KindTable, MixerRegistry};
 use safetensors::SafeTensors;
+use serde::Deserialize;
 
 use crate::harness::root;
 
 /// Largest ‖ours − theirs‖ / ‖theirs‖: theirs is exact to f32, ours sums a few hundred terms in f32.
 const TOLERANCE: f64 = 1e-5;
+
+/// What a file says about itself.
+#[derive(Deserialize)]
+struct Header {
+    /// `mixer` or `channel`.
+    part: String,
+    table: KindTable,
+    source: String,
+}
 
 /// A file of `references`.
 struct Reference {
@@ -33,8 +43,10 @@ impl Reference {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let bytes = fs::read(path).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-        let header = header.metadata().clone().unwrap_or_else(|| panic!("{name} has no header"));
-        assert!(!header["source"].is_empty(), "{name} does not say where it comes from");
+        let header = header.metadata().as_ref().and_then(|entries| entries.get("reference"));
+        let header: Header = serde_json::from_str(header.unwrap_or_else(|| panic!("{name} has no header")))
+            .expect("a header says part, table and source");
+        assert!(!header.source.is_empty(), "{name} does not say where it comes from");
         let mut tensors: Tensors = BTreeMap::new();
         for (key, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
             let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), DType::F32);
@@ -44,14 +56,7 @@ impl Reference {
         let parameters = tensors.into_iter().map(|(key, data)| {
             (key.strip_prefix("parameter.").unwrap_or_else(|| panic!("{name}: what is `{key}`?")).to_owned(), data)
         });
-        Self {
-            table: serde_json::from_str(&header["table"]).unwrap(),
-            channel: header["part"] == "channel",
-            x,
-            y,
-            parameters: parameters.collect(),
-            name,
-        }
+        Self { table: header.table, channel: header.part == "channel", x, y, parameters: parameters.collect(), name }
     }
 
     fn all() -> Vec<Self> {

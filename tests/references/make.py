@@ -8,8 +8,8 @@
 
 Each file `NAME.safetensors` beside this script holds `x` and `y`, `[b, l, d]`, and the parameters under the names they
 have here (`parameter.…`). Its header holds the block's config table, whether it mixes tokens or channels, and where the
-outputs come from. `tests/references.rs` reads them. Everything is computed in float64 and rounded once, in the end;
-inputs and parameters are drawn as numbers that float32 holds exactly. Without a GPU the functions of
+outputs come from. `tests/references.rs` reads them. Everything is computed in float64 and rounded once, in the end
+(the table of sines excepted, which its code rounds); inputs and parameters are drawn as numbers that float32 holds exactly. Without a GPU the functions of
 flash-linear-attention fall back to the CPU.
 """
 
@@ -560,7 +560,10 @@ def min_gru(draw, settings):
     package = importlib.import_module("minGRU_pytorch.minGRU")  # Its package hides it behind its class.
 
     expand = settings["expand"]
-    module = draw.fill(package.minGRU(WIDTH, expansion_factor=expand))
+    module = package.minGRU(WIDTH, expansion_factor=expand)
+    # The paper's maps have biases, the package's have none.
+    module.to_hidden_and_gate = nn.Linear(WIDTH, 2 * expand * WIDTH)
+    draw.fill(module)
     x = tokens(draw)
     if settings.get("positive"):
         source, y = "minGRU-pytorch 0.2.1, minGRU", module(x)
@@ -575,9 +578,15 @@ def min_gru(draw, settings):
         package.g = g
         y = module.to_out(torch.cat(states, 1))
     value, gate = module.to_hidden_and_gate.weight.split(expand * WIDTH)
-    zeros = torch.zeros(expand * WIDTH)
-    parameters = {"gate_proj.weight": gate.T, "gate_proj.bias": zeros, **linear("out_proj", module.to_out)}
-    return x, y, parameters | {"value_proj.weight": value.T, "value_proj.bias": zeros}, source
+    value_bias, gate_bias = module.to_hidden_and_gate.bias.split(expand * WIDTH)
+    parameters = {
+        "gate_proj.weight": gate.T,
+        "gate_proj.bias": gate_bias,
+        "value_proj.weight": value.T,
+        "value_proj.bias": value_bias,
+        **linear("out_proj", module.to_out),
+    }
+    return x, y, parameters, source
 
 
 @block("gru", d_hidden=5)
@@ -709,6 +718,7 @@ def moe(draw, settings):
 
 
 def main():
+    torch.set_num_threads(1)  # The same order of sums, and so the same files, everywhere.
     for old in FOLDER.glob("*.safetensors"):
         old.unlink()
     for name, kind, part, settings, function in BLOCKS:
@@ -719,8 +729,9 @@ def main():
         path = f"parameter.{VARIANTS[kind]}" if part == "channel" else "parameter"
         tensors = {"x": x, "y": y} | {f"{path}.{key}": value for key, value in parameters.items()}
         tensors = {key: value.detach().to(FLOAT32).contiguous().clone() for key, value in tensors.items()}
-        header = {"part": part, "table": json.dumps(table), "source": source}
-        save_file(tensors, FOLDER / f"{name}.safetensors", metadata=header)
+        # One entry, as entries are written in any order.
+        header = json.dumps({"part": part, "table": table, "source": source}, ensure_ascii=False)
+        save_file(tensors, FOLDER / f"{name}.safetensors", metadata={"reference": header})
         print(f"{name}: {source}, outputs of {np.sqrt(y.square().mean().item()):.3g}")
 
 

@@ -124,11 +124,15 @@ fn the_decay_rates_of_a_fresh_block_are_those_of_its_authors() {
 }
 
 #[test]
-fn a_fresh_s4d_is_s4d_lin() {
+fn a_fresh_s4d_is_s4d_lin_or_s4d_inv() {
+    // For four states; S4D-Inv has 4/π (4/1 − 1) and 4/π (4/3 − 1).
+    for (spectrum, expected) in [(Spectrum::Linear, [0.0, 3.141593]), (Spectrum::Inverse, [3.819719, 0.424413])] {
+        let s4d = fresh(S4dSettings { d_state: 4, spectrum, ..Default::default() });
+        assert!(s4d["log_rate"].iter().all(|log| (log.exp() - 0.5).abs() < 1e-6));
+        let frequencies = s4d["frequency"].iter().enumerate();
+        frequencies.for_each(|(i, f)| assert!((f - expected[i % 2]).abs() < 1e-5, "{spectrum:?}: {f}"));
+    }
     let s4d = fresh(S4dSettings { d_state: 10, ..Default::default() });
-    assert!(s4d["log_rate"].iter().all(|log| (log.exp() - 0.5).abs() < 1e-6));
-    let turns = s4d["frequency"].iter().enumerate();
-    turns.for_each(|(i, f)| assert!((f - core::f32::consts::PI * (i % 5) as f32).abs() < 1e-5));
     let variance = |values: &[f32]| values.iter().map(|x| f64::from(x * x)).sum::<f64>() / values.len() as f64;
     for (name, expected) in [("read_re", 0.5), ("read_im", 0.5), ("skip", 1.0)] {
         let (values, found) = (&s4d[name], variance(&s4d[name]));
