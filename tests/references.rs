@@ -15,8 +15,9 @@ use serde::Deserialize;
 
 use crate::harness::root;
 
-/// Largest ‖ours − theirs‖ / ‖theirs‖: theirs is exact to f32, ours sums a few hundred terms in f32.
-const TOLERANCE: f64 = 1e-5;
+/// Largest ‖ours − theirs‖ / ‖theirs‖: a few roundings of f32, and too little for another ε or another approximation to
+/// pass.
+const TOLERANCE: f64 = 2e-6;
 
 /// What a file says about itself.
 #[derive(Deserialize)]

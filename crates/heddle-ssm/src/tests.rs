@@ -126,7 +126,9 @@ fn the_decay_rates_of_a_fresh_block_are_those_of_its_authors() {
 #[test]
 fn a_fresh_s4d_is_s4d_lin_or_s4d_inv() {
     // For four states; S4D-Inv has 4/π (4/1 − 1) and 4/π (4/3 − 1).
-    for (spectrum, expected) in [(Spectrum::Linear, [0.0, 3.141593]), (Spectrum::Inverse, [3.819719, 0.424413])] {
+    for (spectrum, expected) in
+        [(Spectrum::Linear, [0.0, core::f32::consts::PI]), (Spectrum::Inverse, [3.819719, 0.424413])]
+    {
         let s4d = fresh(S4dSettings { d_state: 4, spectrum, ..Default::default() });
         assert!(s4d["log_rate"].iter().all(|log| (log.exp() - 0.5).abs() < 1e-6));
         let frequencies = s4d["frequency"].iter().enumerate();
