@@ -349,7 +349,7 @@ def linear_attention(draw, settings):
     if settings.get("feature_map") == "elu":
         source = "arXiv:2006.16236, eq. 7 and 8, in torch 2.15.0"
         weights = ((F.elu(q) + 1) @ (F.elu(k) + 1).transpose(2, 3)).tril()
-        y = weights @ v / (weights.sum(3, keepdim=True) + 1e-6)
+        y = weights @ v / weights.sum(3, keepdim=True)
     else:
         from fla.ops.based.naive import naive_parallel_based
 
@@ -432,7 +432,7 @@ def mamba2(draw, settings):
     return x, module(x), parameters, "transformers 5.23.0, Mamba2Mixer"
 
 
-@block("gated_delta_net", heads=2, head_dim=3)
+@block("gated_delta_net", heads=2, head_dim=3, norm_eps=1e-6)
 @block("gated_delta_net", "gated_delta_net_grouped", heads=1, value_heads=2, head_dim=4, value_dim=3, d_conv=3)
 def gated_delta_net(draw, settings):
     qwen3_next = qwen3_next_model()
@@ -445,7 +445,7 @@ def gated_delta_net(draw, settings):
         linear_key_head_dim=n,
         linear_value_head_dim=p,
         linear_conv_kernel_dim=settings.get("d_conv", 4),
-        rms_norm_eps=1e-6,
+        rms_norm_eps=settings.get("norm_eps", 1e-5),
     )
     module = draw.fill(qwen3_next.Qwen3NextGatedDeltaNet(config, 0))
     x = tokens(draw)
@@ -480,7 +480,7 @@ def delta_net(draw, settings):
     beta_proj = draw.fill(nn.Linear(WIDTH, heads, bias=False))
     out_proj = draw.fill(nn.Linear(WIDTH, WIDTH, bias=False))
     conv = draw.fill(nn.Conv1d(3 * WIDTH, 3 * WIDTH, 4, groups=3 * WIDTH, padding=3, bias=False))
-    norm = draw.fill(nn.RMSNorm(WIDTH // heads, eps=1e-6))
+    norm = draw.fill(nn.RMSNorm(WIDTH // heads, eps=1e-5))
     x = tokens(draw)
     mixed = F.silu(conv(in_proj(x).transpose(1, 2))[..., :LENGTH]).transpose(1, 2)
     q, k, v = (part.view(1, LENGTH, heads, -1).transpose(1, 2) for part in mixed.split(WIDTH, 2))
