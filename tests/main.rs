@@ -8,5 +8,6 @@ mod mixers;
 mod model;
 mod pretrained;
 mod quickstart;
+mod references;
 mod resume;
 mod tensorboard;

@@ -11,7 +11,7 @@ use heddle_kernels::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{at_least, check_dt, divides, init_dt_bias};
+use crate::settings::{at_least, check_dt, check_eps, divides, init_dt_bias};
 
 /// Settings of [`DeltaNet`]; the defaults are those of gated DeltaNet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct DeltaNetSettings {
     pub decay: bool,
     /// Whether a SiLU gate of the input multiplies the heads' outputs.
     pub output_gate: bool,
+    /// ε of the norm of the heads' outputs. Heads answer small numbers, so it is felt: it is 1e-5 in the authors' code and
+    /// 1e-6 in Qwen3-Next.
+    pub norm_eps: f64,
     /// Smallest initial Δ, the step that a token's decay is scaled by.
     pub dt_min: f64,
     /// Largest initial Δ.
@@ -47,6 +50,7 @@ impl Default for DeltaNetSettings {
             d_conv: 4,
             decay: true,
             output_gate: true,
+            norm_eps: 1e-5,
             dt_min: 1e-3,
             dt_max: 0.1,
         }
@@ -63,8 +67,8 @@ impl DeltaNetSettings {
 /// Largest initial decay rate −A, drawn uniformly from 0.
 const A_MAX: f32 = 16.0;
 
-/// ε of the norms.
-const EPS: f64 = 1e-6;
+/// ε of the lengths that queries and keys are divided by.
+const UNIT_EPS: f64 = 1e-6;
 
 impl MixerSettings for DeltaNetSettings {
     type Mixer = DeltaNet;
@@ -82,6 +86,7 @@ impl MixerSettings for DeltaNetSettings {
         at_least("head_dim", n, 1)?;
         at_least("value_dim", p, 1)?;
         check_dt(self.dt_min, self.dt_max)?;
+        check_eps("norm_eps", self.norm_eps)?;
         let width = 2 * g * n + h * p;
         let decay = |init: &mut Init| Decay {
             rate_proj: init.linear(d_model, h, false),
@@ -98,6 +103,7 @@ impl MixerSettings for DeltaNetSettings {
             norm: init.constant([p], 1.0),
             out_proj: init.linear(h * p, d_model, false),
             sizes: [g, n, h, p],
+            norm_eps: self.norm_eps,
         })
     }
 }
@@ -136,6 +142,8 @@ pub struct DeltaNet {
     /// `[g, n, h, p]`
     #[module(skip)]
     sizes: [usize; 4],
+    #[module(skip)]
+    norm_eps: f64,
 }
 
 /// How much of the state a token leaves, `α`.
@@ -162,7 +170,7 @@ impl DeltaNet {
         let projected = self.in_proj.forward(x.clone());
         let input = ConvInput { x: projected, weight: self.conv_weight.val(), bias: None, silu: true };
         let (mixed, conv) = causal_conv(input, conv);
-        let unit = |start| l2_normalize(mixed.clone().narrow(2, start, g * n).reshape([b, l, g, n]), EPS);
+        let unit = |start| l2_normalize(mixed.clone().narrow(2, start, g * n).reshape([b, l, g, n]), UNIT_EPS);
         let input = DeltaInput {
             q: unit(0) * (n as f64).powf(-0.5),
             k: unit(g * n),
@@ -192,10 +200,10 @@ impl Mixer for DeltaNet {
         let o = o.reshape([b, l * h, p]);
         let o = match &self.gate_proj {
             Some(gate) => {
-                let norm = GatedNorm { groups: 1, order: GateOrder::After, eps: EPS };
+                let norm = GatedNorm { groups: 1, order: GateOrder::After, eps: self.norm_eps };
                 gated_rms_norm(o, gate.forward(x).reshape([b, l * h, p]), self.norm.val(), norm)
             }
-            None => rms_norm(o, self.norm.val(), EPS),
+            None => rms_norm(o, self.norm.val(), self.norm_eps),
         };
         (self.out_proj.forward(o.reshape([b, l, h * p])), (conv, heads))
     }

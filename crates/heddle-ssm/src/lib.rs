@@ -27,5 +27,5 @@ pub use mamba::{InnerNorm, Mamba, MambaSettings, MambaState};
 pub use mamba2::{Mamba2, Mamba2Settings};
 pub use min_gru::{MinGru, MinGruSettings};
 pub use rg_lru::{RgLru, RgLruSettings};
-pub use s4d::{S4d, S4dSettings};
+pub use s4d::{S4d, S4dSettings, Spectrum};
 pub use short_conv::{ShortConv, ShortConvSettings};

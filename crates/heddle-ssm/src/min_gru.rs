@@ -18,11 +18,14 @@ use crate::settings::at_least;
 pub struct MinGruSettings {
     /// Number of units `e` as a multiple of the model's width.
     pub expand: usize,
+    /// Whether candidates, and so states, are positive: `g(x) = x + 1/2` where x ≥ 0, and σ(x) below, as in the authors'
+    /// log-space form (arXiv:2410.01201, appendix B.3); if not, they are linear.
+    pub positive: bool,
 }
 
 impl Default for MinGruSettings {
     fn default() -> Self {
-        Self { expand: 1 }
+        Self { expand: 1, positive: false }
     }
 }
 
@@ -36,6 +39,7 @@ impl MixerSettings for MinGruSettings {
             gate_proj: init.linear(d_model, e, true),
             value_proj: init.linear(d_model, e, true),
             out_proj: init.linear(e, d_model, false),
+            positive: self.positive,
         })
     }
 }
@@ -46,7 +50,7 @@ impl MixerSettings for MinGruSettings {
 /// z_t = σ(W_z x_t + b_z)      h_t = (1 − z_t) h_{t−1} + z_t (W_h x_t + b_h)      y_t = W_out h_t
 /// ```
 ///
-/// The state is `h`, whatever the length.
+/// With `positive` candidates it is g(W_h x_t + b_h) that enters. The state is `h`, whatever the length.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -54,7 +58,7 @@ impl MixerSettings for MinGruSettings {
 /// use heddle_ssm::MinGruSettings;
 ///
 /// let device = Device::flex();
-/// let block = MinGruSettings { expand: 2 }.init(16, &mut Init::new(0, &device)).unwrap();
+/// let block = MinGruSettings { expand: 2, ..Default::default() }.init(16, &mut Init::new(0, &device)).unwrap();
 /// let (y, state) = block.forward(Tensor::ones([1, 5, 16], &device), block.state(1, 16, &device));
 /// assert_eq!((y.dims(), state.bytes()), ([1, 5, 16], 4 * 32));
 /// ```
@@ -63,6 +67,13 @@ pub struct MinGru {
     gate_proj: Linear,
     value_proj: Linear,
     out_proj: Linear,
+    #[module(skip)]
+    positive: bool,
+}
+
+/// `x + 1/2` where x ≥ 0, and σ(x) below: positive, increasing and smooth.
+fn to_positive(x: Tensor<3>) -> Tensor<3> {
+    x.clone().clamp_min(0.0) + sigmoid(x.clamp_max(0.0))
 }
 
 /// `h` of all tokens and of the last, where `gate` is `z` before its sigmoid.
@@ -70,6 +81,14 @@ fn recur(gate: Tensor<3>, values: Tensor<3>, h: Tensor<2>) -> (Tensor<3>, Tensor
     // 1 − σ(z) = σ(−z), without the cancellation.
     let decay = sigmoid(gate.clone().neg());
     linear_recurrence(decay, sigmoid_mul(gate, values), h)
+}
+
+impl MinGru {
+    /// What enters the states, `[b, l, e]`.
+    fn values(&self, x: Tensor<3>) -> Tensor<3> {
+        let values = self.value_proj.forward(x);
+        if self.positive { to_positive(values) } else { values }
+    }
 }
 
 impl Mixer for MinGru {
@@ -81,7 +100,7 @@ impl Mixer for MinGru {
     }
 
     fn forward(&self, x: Tensor<3>, state: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
-        let (h, state) = recur(self.gate_proj.forward(x.clone()), self.value_proj.forward(x), state);
+        let (h, state) = recur(self.gate_proj.forward(x.clone()), self.values(x), state);
         (self.out_proj.forward(h), state)
     }
 
@@ -94,7 +113,7 @@ impl Mixer for MinGru {
         2 * (length * (3 * d_model * e + e)) as u64
     }
 
-    /// What each unit's state holds of each value, `W_h x + b_h`.
+    /// What each unit's state holds of each value.
     fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
         let ([b, l, _], [e, _], device) = (x.dims(), self.out_proj.weight.dims(), x.device());
         let gate = self.gate_proj.forward(x);
@@ -112,9 +131,9 @@ mod tests {
 
     #[test]
     fn the_map_by_the_values_is_the_state() {
-        let (mut block, x) = block_and_tokens(MinGruSettings { expand: 2 });
+        let (mut block, x) = block_and_tokens(MinGruSettings { expand: 2, positive: true });
         block.out_proj.weight = Param::from_tensor(Tensor::eye(48, &x.device()));
         let (h, _) = block.forward(x.clone(), block.state(2, 24, &x.device()));
-        assert_map_gives(&block, x.clone(), block.value_proj.forward(x), h);
+        assert_map_gives(&block, x.clone(), block.values(x), h);
     }
 }

@@ -66,7 +66,8 @@ impl MixerSettings for RgLruSettings {
             conv_bias: init.constant([e], 0.0),
             recurrence_gate: gate(init),
             input_gate: gate(init),
-            // a^c is uniform in radius: a = σ(Λ)^c with a² uniform, and softplus(−Λ) = −log σ(Λ).
+            // The square of a^c is uniform, as on a ring (arXiv:2402.19427, §2.4; arXiv:2303.06349, lemma 3.2), and
+            // c softplus(rate) = −log a^c.
             rate: init.from_fn([e], |init, _| {
                 let rate = -0.5 * f64::from(init.draw_uniform(low, high)).ln() / SHARPNESS;
                 rate.exp_m1().ln() as f32

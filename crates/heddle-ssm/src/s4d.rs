@@ -1,5 +1,6 @@
 //! S4D: a time-invariant diagonal state-space layer.
 
+use core::f64::consts::PI;
 use core::ops::Range;
 
 use burn::module::{Module, Param};
@@ -18,6 +19,8 @@ use crate::settings::{at_least, check_dt};
 pub struct S4dSettings {
     /// Real state size of each channel: twice the number of its complex states.
     pub d_state: usize,
+    /// How fast the states turn at the start.
+    pub spectrum: Spectrum,
     /// Smallest initial Δ.
     pub dt_min: f64,
     /// Largest initial Δ.
@@ -26,7 +29,29 @@ pub struct S4dSettings {
 
 impl Default for S4dSettings {
     fn default() -> Self {
-        Self { d_state: 64, dt_min: 1e-3, dt_max: 0.1 }
+        Self { d_state: 64, spectrum: Spectrum::Linear, dt_min: 1e-3, dt_max: 0.1 }
+    }
+}
+
+/// The frequencies that the states of a channel start with (arXiv:2206.11893, §4), N of them in conjugate pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spectrum {
+    /// `πn`, S4D-Lin: those of a Fourier series.
+    Linear,
+    /// `N/π (N/(2n + 1) − 1)`, S4D-Inv: close to those of S4's own matrix.
+    Inverse,
+}
+
+impl Spectrum {
+    /// The frequency of pair `n` of the `d_state / 2` pairs.
+    fn frequency(self, n: usize, d_state: usize) -> f32 {
+        let (n, all) = (n as f64, d_state as f64);
+        let frequency = match self {
+            Self::Linear => PI * n,
+            Self::Inverse => all / PI * (all / (2.0 * n + 1.0) - 1.0),
+        };
+        frequency as f32
     }
 }
 
@@ -44,9 +69,9 @@ impl MixerSettings for S4dSettings {
         let (low, high) = (self.dt_min.ln() as f32, self.dt_max.ln() as f32);
         Ok(S4d {
             log_dt: init.uniform_between([e, 1], low, high),
-            // S4D-Lin: A_n = −1/2 + iπn (arXiv:2206.11893, §4).
+            // The real part of A is −1/2 (arXiv:2206.11893, §4).
             log_rate: init.constant([e, n], 0.5f32.ln()),
-            frequency: init.from_fn([e, n], |_, i| core::f32::consts::PI * (i % n) as f32),
+            frequency: init.from_fn([e, n], |_, i| self.spectrum.frequency(i % n, self.d_state)),
             // Complex normal with variance one.
             read_re: init.normal([e, n], 0.5f32.sqrt()),
             read_im: init.normal([e, n], 0.5f32.sqrt()),
