@@ -4,6 +4,7 @@ mod harness;
 
 mod faults;
 mod layout;
+mod learning;
 mod mixers;
 mod model;
 mod pretrained;
