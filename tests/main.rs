@@ -5,6 +5,7 @@ mod harness;
 mod faults;
 mod layout;
 mod mixers;
+mod model;
 mod pretrained;
 mod quickstart;
 mod resume;

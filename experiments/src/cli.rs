@@ -42,7 +42,7 @@ enum Verb {
     /// What the tasks are, and examples of them
     #[command(subcommand)]
     Task(TaskVerb),
-    /// Models as directories: published checkpoints, and what models say of tokens
+    /// Models: what they are made of, published checkpoints, and what they say of tokens
     #[command(subcommand)]
     Model(ModelVerb),
     /// How fast the parts are on this machine

@@ -23,6 +23,7 @@ pub mod device;
 pub mod evaluate;
 pub mod files;
 pub mod metrics;
+mod model_show;
 mod model_verbs;
 pub mod optimizer;
 pub mod pretrained;

@@ -7,10 +7,14 @@ use clap::{Args, Subcommand};
 
 use crate::Registry;
 use crate::cli::{Out, positive};
+use crate::model_show::{self, ShowArgs};
 use crate::pretrained::{self, Pieces};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelVerb {
+    /// Layers, parameters, operations and state of a preset or of a run file's model; without a name, the presets
+    #[command(after_help = "Example: heddle model show jamba --length 262144")]
+    Show(ShowArgs),
     /// Turn a published checkpoint (config.json and *.safetensors) into a model directory
     #[command(after_help = "Example: heddle model import mamba-130m-hf --out models/mamba-130m")]
     Import(MoveArgs),
@@ -59,6 +63,7 @@ pub(crate) struct LogitsArgs {
 
 pub(crate) fn execute(verb: &ModelVerb, registry: &Registry, out: &mut Out) -> anyhow::Result<()> {
     match verb {
+        ModelVerb::Show(args) => model_show::show(args, registry, out),
         ModelVerb::Import(args) => {
             let (architecture, model) = pretrained::import(&args.dir, &args.out, registry)?;
             let (family, layers) = (architecture.family(), architecture.model().layer_names().map_or(0, |l| l.len()));

@@ -236,14 +236,14 @@ pub fn load_model(directory: &Path, registry: &Registry, device: &Device) -> Res
         let wrong = |problem: String| ModelDirError::Description { path: description.clone(), problem };
         let Description { vocab, model, .. } =
             toml::from_str(&read_text(&description)?).map_err(|error| wrong(error.to_string()))?;
-        let model = Model::new(&model, vocab, &registry.mixers, &mut Init::deferred(device));
+        let model = Model::new(&model, vocab, &registry.mixers, &mut Init::outline(device));
         return with_newest(directory, model.map_err(|error: ModelError| wrong(error.to_string()))?);
     }
     if run.is_file() {
         let loaded = load(&run, &[], &registry.kinds()).map_err(RunError::from)?;
         let planned = &loaded.runs()[0];
         let task = build_task(&planned.config, registry).map_err(RunError::from)?;
-        let model = Model::new(&planned.config.model, task.vocab(), &registry.mixers, &mut Init::deferred(device));
+        let model = Model::new(&planned.config.model, task.vocab(), &registry.mixers, &mut Init::outline(device));
         let blame = |error: ModelError| -> ConfigError { planned.blame(&error.key(), &error.to_string()) };
         return with_newest(directory, model.map_err(|error| RunError::from(blame(error)))?);
     }

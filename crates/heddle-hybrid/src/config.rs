@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::norm::{NormKind, NormPlacement};
 use crate::registry::KindTable;
 
 /// A model: named mixers, named channel mixers, and the list of layers made of them.
@@ -25,7 +26,8 @@ use crate::registry::KindTable;
 pub struct ModelConfig {
     /// Width `d` of the residual stream.
     pub d_model: usize,
-    /// The layers, first to last: `mixer`, `mixer+channel`, either followed by `* n`, or a table of `repeat` and `layers`.
+    /// The layers, first to last: names such as `mixer`, `mixer+channel`, `+channel` or `mixer|mixer+channel` (see
+    /// [`LayerName`]), each perhaps followed by `* n`, or a table of `repeat` and `layers`.
     pub layers: Vec<LayerItem>,
     /// Named sequence mixers: a kind and its settings.
     pub mixer: BTreeMap<String, KindTable>,
@@ -33,10 +35,28 @@ pub struct ModelConfig {
     pub channel: BTreeMap<String, KindTable>,
     /// Chance that training sets a number to zero, in the embedding and in what each mixer adds (arXiv:1706.03762, §5.4).
     pub dropout: f64,
-    /// ε of every RMSNorm.
+    /// What the norms of the stream divide by.
+    pub norm: NormKind,
+    /// Where they stand.
+    pub norm_placement: NormPlacement,
+    /// Whether their scale is stored as what is added to one, so that weight decay would pull it to one (Gemma,
+    /// Qwen3-Next).
+    pub norm_plus_one: bool,
+    /// ε of every norm of the stream.
     pub norm_eps: f64,
+    /// Multiplier of the embedding (√d in Gemma; arXiv:2405.04324 and Granite's, Falcon-H1's configs).
+    pub embedding_scale: f64,
+    /// Multiplier of what every mixer and channel mixer adds to the stream (Granite).
+    pub residual_scale: f64,
+    /// Multiplier of the logits.
+    pub logit_scale: f64,
+    /// Bound `c` that logits are squeezed into after their multiplier, `c tanh(x / c)` (arXiv:2408.00118, §2); none
+    /// means no bound.
+    pub logit_softcap: Option<f64>,
     /// Whether the head shares the embedding's matrix.
     pub tied: bool,
+    /// Whether a head of its own has a bias.
+    pub head_bias: bool,
 }
 
 impl Default for ModelConfig {
@@ -47,8 +67,16 @@ impl Default for ModelConfig {
             mixer: BTreeMap::new(),
             channel: BTreeMap::new(),
             dropout: 0.0,
+            norm: NormKind::Rms,
+            norm_placement: NormPlacement::Pre,
+            norm_plus_one: false,
             norm_eps: 1e-5,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            logit_scale: 1.0,
+            logit_softcap: None,
             tied: false,
+            head_bias: false,
         }
     }
 }
@@ -57,7 +85,7 @@ impl Default for ModelConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields, expecting = "a layer is a name, or a table of `repeat` and `layers`")]
 pub enum LayerItem {
-    /// `mixer`, `mixer+channel`, either followed by `* n`.
+    /// A layer's name, perhaps followed by `* n`.
     Name(String),
     /// A list that is repeated.
     Repeat {
@@ -68,20 +96,25 @@ pub enum LayerItem {
     },
 }
 
-/// A layer by the names of its parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A layer by the names of its parts, as in `mixer+channel`.
+///
+/// Either part may be missing: `mixer` only mixes along the sequence, `+channel` only maps each token. Mixers that
+/// read the same normalised tokens beside each other, and whose results are added, are separated by `|`, as in
+/// `attention|mamba+mlp`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LayerName {
-    /// Name of the sequence mixer.
-    pub mixer: String,
+    /// Names of the sequence mixers, side by side; none if the layer has none.
+    pub mixers: Vec<String>,
     /// Name of the channel mixer, if it has one.
     pub channel: Option<String>,
 }
 
 impl core::fmt::Display for LayerName {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&self.mixers.join("|"))?;
         match &self.channel {
-            Some(channel) => write!(f, "{}+{channel}", self.mixer),
-            None => f.write_str(&self.mixer),
+            Some(channel) => write!(f, "+{channel}"),
+            None => Ok(()),
         }
     }
 }
@@ -129,6 +162,43 @@ fn expand(items: &[LayerItem], names: &mut Vec<LayerName>) -> Result<(), String>
     Ok(())
 }
 
+/// Longest pattern that [`fold`] looks for.
+const LONGEST_PATTERN: usize = 64;
+
+/// A list of layers in as few words as their repetitions allow: what [`ModelConfig::layer_names`] writes out.
+///
+/// ```
+/// use heddle_hybrid::{ModelConfig, fold};
+///
+/// let json = r#"{"layers": ["a", "b", "b", "a", "b", "b", "c+d", "c+d", "c+d"]}"#;
+/// let config: ModelConfig = serde_json::from_str(json).unwrap();
+/// let folded = fold(&config.layer_names().unwrap());
+/// let json = r#"[{"repeat":2,"layers":["a","b * 2"]},"c+d * 3"]"#;
+/// assert_eq!(serde_json::to_string(&folded).unwrap(), json);
+/// ```
+pub fn fold(names: &[LayerName]) -> Vec<LayerItem> {
+    let mut items = vec![];
+    let mut rest = names;
+    while let Some(first) = rest.first() {
+        // The pattern here whose repetitions reach furthest; of equal ones the shortest.
+        let reach =
+            |pattern: usize| match rest.chunks_exact(pattern).take_while(|part| *part == &rest[..pattern]).count() {
+                1 => 1,
+                repeat => pattern * repeat,
+            };
+        let longest = LONGEST_PATTERN.min(rest.len() / 2).max(1);
+        let pattern = (1..=longest).rev().max_by_key(|&pattern| reach(pattern)).expect("one is a length");
+        let (reached, repeat) = (reach(pattern), reach(pattern) / pattern);
+        items.push(match (pattern, repeat) {
+            (_, 0 | 1) => LayerItem::Name(first.to_string()),
+            (1, _) => LayerItem::Name(format!("{first} * {repeat}")),
+            _ => LayerItem::Repeat { repeat, layers: fold(&rest[..pattern]) },
+        });
+        rest = &rest[reached.max(1)..];
+    }
+    items
+}
+
 fn check_depth(layers: usize) -> Result<(), String> {
     match layers > MOST_LAYERS {
         true => Err(format!("more than {MOST_LAYERS} layers; check the repetitions")),
@@ -137,19 +207,26 @@ fn check_depth(layers: usize) -> Result<(), String> {
 }
 
 fn parse_name(text: &str) -> Result<(LayerName, usize), String> {
-    let wrong = |what: &str| format!("layer `{text}`: {what}; write `mixer`, `mixer+channel` or `mixer+channel * 3`");
+    let wrong = |what: &str| {
+        let forms = "`mixer`, `mixer+channel`, `+channel` or `mixer|mixer+channel * 3`";
+        format!("layer `{text}`: {what}; write {forms}")
+    };
     let (name, repeat) = match text.split_once('*') {
         Some((name, repeat)) => (name, repeat.trim().parse().map_err(|_| wrong("its repetition is no number"))?),
         None => (text, 1),
     };
-    let (mixer, channel) = match name.split_once('+') {
-        Some((mixer, channel)) => (mixer.trim(), Some(channel.trim())),
+    let (mixers, channel) = match name.split_once('+') {
+        Some((mixers, channel)) => (mixers.trim(), Some(channel.trim())),
         None => (name.trim(), None),
     };
-    if mixer.is_empty() || channel == Some("") {
+    let mixers: Vec<String> = match mixers.is_empty() && channel.is_some() {
+        true => vec![],
+        false => mixers.split('|').map(|mixer| mixer.trim().to_owned()).collect(),
+    };
+    if channel == Some("") || mixers.iter().any(String::is_empty) {
         return Err(wrong("a name is missing"));
     }
-    Ok((LayerName { mixer: mixer.into(), channel: channel.map(Into::into) }, repeat))
+    Ok((LayerName { mixers, channel: channel.map(Into::into) }, repeat))
 }
 
 #[cfg(test)]
@@ -164,8 +241,41 @@ mod tests {
     fn a_list_that_cannot_be_read_is_named() {
         assert!(names("[]").unwrap_err().starts_with("a model needs a layer"));
         assert!(names(r#"["mamba * x"]"#).unwrap_err().starts_with("layer `mamba * x`: its repetition is no number"));
-        assert!(names(r#"["+mlp"]"#).unwrap_err().starts_with("layer `+mlp`: a name is missing"));
+        for text in ["", "+", "mamba+", "mamba|", "|mamba+mlp"] {
+            let complaint = names(&format!("[\"{text}\"]")).unwrap_err();
+            assert!(complaint.starts_with(&format!("layer `{text}`: a name is missing")), "{complaint}");
+        }
         assert!(names(r#"["mamba * 99999999999"]"#).unwrap_err().starts_with("more than 4096 layers"));
         assert!(names(r#"[{"repeat": 18446744073709551615, "layers": []}]"#).is_err());
+    }
+
+    #[test]
+    fn a_layer_may_lack_a_part_or_have_mixers_side_by_side() {
+        let layer = |mixers: &[&str], channel: Option<&str>| LayerName {
+            mixers: mixers.iter().map(|&mixer| mixer.into()).collect(),
+            channel: channel.map(Into::into),
+        };
+        let read = names(r#"["+mlp", "attention", " attention | mamba + mlp *2"]"#).unwrap();
+        let both = layer(&["attention", "mamba"], Some("mlp"));
+        assert_eq!(read, [layer(&[], Some("mlp")), layer(&["attention"], None), both.clone(), both]);
+        assert_eq!(
+            read.iter().map(LayerName::to_string).collect::<Vec<_>>()[..3],
+            ["+mlp", "attention", "attention|mamba+mlp"]
+        );
+    }
+
+    #[test]
+    fn a_folded_list_is_the_list() {
+        for json in [
+            r#"["a"]"#,
+            r#"["a * 7", "b", "a * 7", "b", "c"]"#,
+            r#"[{"repeat": 4, "layers": ["a+m", "a+e", "a+m", "a+e", "t+m", "a+e", "a+m", "a+e"]}]"#,
+            r#"["+m", {"repeat": 3, "layers": [{"repeat": 2, "layers": ["a", "b|c"]}, "d"]}, "a", "b|c"]"#,
+        ] {
+            let list = names(json).unwrap();
+            let folded = ModelConfig { layers: fold(&list), ..Default::default() };
+            assert_eq!(folded.layer_names().unwrap(), list);
+            assert!(folded.layers.len() <= serde_json::from_str::<Vec<LayerItem>>(json).unwrap().len(), "{folded:?}");
+        }
     }
 }

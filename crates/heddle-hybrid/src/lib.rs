@@ -3,19 +3,36 @@
 //! Axes: `b` batch, `l` length, `d` model width, `v` vocabulary.
 #![forbid(unsafe_code)]
 
+mod build;
 mod channel;
 mod config;
+mod cost;
 mod erased;
+mod error;
+mod layer;
 mod model;
+mod norm;
+mod parallel;
+mod part;
+mod preset;
 pub mod pretrained;
 mod registry;
+mod shared;
+#[cfg(test)]
+mod tests;
 
 pub use channel::{
     Activation, CHANNEL_KINDS, ChannelMixer, Experts, ExpertsSettings, Mlp, MlpSettings, Routing, SwiGlu,
     SwiGluSettings, channel_defaults,
 };
-pub use config::{LayerItem, LayerName, ModelConfig};
+pub use config::{LayerItem, LayerName, ModelConfig, fold};
+pub use cost::{Cost, LayerCost, StateBytes};
 pub use erased::{AnyMixer, AnyState};
+pub use error::ModelError;
 pub use heddle_kernels::{Init, Mixer, MixerSettings, MixerState, SettingsError};
-pub use model::{Layer, LayerRouting, Model, ModelError, ModelState, RmsNorm};
+pub use layer::Layer;
+pub use model::{LayerRouting, Model, ModelState};
+pub use norm::{Norm, NormKind, NormPlacement};
+pub use part::{Sharing, Surroundings};
+pub use preset::{PRESETS, Preset, preset, preset_text};
 pub use registry::{KindTable, MixerRegistry};

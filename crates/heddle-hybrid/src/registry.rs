@@ -13,6 +13,7 @@ use heddle_ssm::{
 use serde_json::{Map, Value};
 
 use crate::AnyMixer;
+use crate::part::{self, Sharing, Surroundings};
 
 /// A config table that names a kind and holds that kind's settings.
 pub type KindTable = Map<String, Value>;
@@ -79,12 +80,14 @@ impl MixerRegistry {
     /// Makes a mixer known as `kind` whose settings, where a config file does not state them, are `defaults`.
     ///
     /// # Panics
-    /// If the settings do not serialise to a table.
+    /// If the settings do not serialise to a table, or use a key of [`Sharing`] or [`Surroundings`].
     pub fn register_with<S: MixerSettings>(&mut self, kind: &str, defaults: S) {
         let defaults = match serde_json::to_value(defaults) {
             Ok(Value::Object(table)) => table,
             other => panic!("settings serialise to a table, not to {other:?}"),
         };
+        let taken = part_defaults().into_iter().find(|(key, _)| defaults.contains_key(key));
+        assert!(taken.is_none(), "mixer `{kind}`: the setting `{}` is one that every mixer has", taken.unwrap().0);
         let complete = defaults.clone();
         let build = move |settings: KindTable, d_model: usize, init: &mut Init| {
             let mut table = complete.clone();
@@ -101,20 +104,30 @@ impl MixerRegistry {
         self.entries.keys().map(String::as_str)
     }
 
-    /// Every setting of `kind` with its default (null where it is optional).
+    /// Every setting of `kind` with its default (null where it is optional), those that every mixer has last.
     pub fn defaults(&self, kind: &str) -> Option<Value> {
-        self.entries.get(kind).map(|entry| Value::Object(entry.defaults.clone()))
+        let own = self.entries.get(kind)?.defaults.clone();
+        Some(Value::Object(own.into_iter().chain(part_defaults()).collect()))
     }
 
     /// Builds the mixer that `table` describes, for a model of width `d_model`.
     ///
+    /// What [`Sharing`] and [`Surroundings`] say is the model's affair: it is checked here and left out.
+    ///
     /// # Errors
     /// If the kind is unknown or its settings are impossible.
     pub fn build(&self, table: &KindTable, d_model: usize, init: &mut Init) -> Result<AnyMixer, SettingsError> {
-        let (kind, settings) = split_kind(table)?;
+        let (kind, mut settings) = split_kind(table)?;
+        Sharing::take(&mut settings)?;
+        Surroundings::take(&mut settings)?;
         let entry = self.entries.get(kind).ok_or_else(|| unknown_kind(kind, self.kinds()))?;
         (entry.build)(settings, d_model, init)
     }
+}
+
+/// The settings that every mixer has.
+fn part_defaults() -> KindTable {
+    part::defaults::<Sharing>().into_iter().chain(part::defaults::<Surroundings>()).collect()
 }
 
 /// Takes `kind` out of a table.

@@ -22,26 +22,30 @@ use rand_chacha::ChaCha8Rng;
 pub struct Init {
     rng: ChaCha8Rng,
     device: Device,
-    deferred: bool,
+    /// Whether parameters get numbers of their own.
+    fills: bool,
 }
 
 impl Init {
     /// A stream from `seed` for parameters on `device`.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { rng: ChaCha8Rng::seed_from_u64(seed), device: device.clone(), deferred: false }
+        Self { rng: ChaCha8Rng::seed_from_u64(seed), device: device.clone(), fills: true }
     }
 
-    /// A source of parameters that draws and allocates none of them: each has its shape, and is zero should it be used before
-    /// it is replaced. So a model is built for parameters that are read from a file, or only to be asked for its shapes.
+    /// A source of parameters that have their shapes and no numbers: each is one zero, seen as often as its shape says.
+    ///
+    /// A model built from it takes next to no memory, however large it is; where its parameters are used all the same, it
+    /// takes a device that can repeat an element (Burn's Flex can). It is there to be measured, or to be given the numbers of a
+    /// file, not to be trained.
     ///
     /// ```
+    /// use burn::{module::Module, tensor::Device};
     /// use heddle_kernels::Init;
-    /// let mut init = Init::deferred(&burn::tensor::Device::flex());
-    /// let huge = init.normal([1 << 20, 1 << 20], 1.0);
-    /// assert_eq!(huge.lazy_shape().to_vec(), [1 << 20, 1 << 20]);
+    /// let map = Init::outline(&Device::flex()).linear(1 << 20, 1 << 20, false);
+    /// assert_eq!(map.num_params(), 1 << 40);
     /// ```
-    pub fn deferred(device: &Device) -> Self {
-        Self { deferred: true, ..Self::new(0, device) }
+    pub fn outline(device: &Device) -> Self {
+        Self { fills: false, ..Self::new(0, device) }
     }
 
     /// The device that parameters go to.
@@ -67,9 +71,9 @@ impl Init {
         shape: [usize; D],
         mut f: impl FnMut(&mut Self, usize) -> f32,
     ) -> Param<Tensor<D>> {
-        if self.deferred {
+        if !self.fills {
             let zeros = move |device: &Device, grad: bool| {
-                let zeros = Tensor::zeros(shape, device);
+                let zeros = Tensor::<D>::zeros([1; D], device).expand(shape);
                 if grad { zeros.require_grad() } else { zeros }
             };
             return Param::uninitialized(ParamId::new(), zeros, self.device.clone(), true, Shape::from(shape));

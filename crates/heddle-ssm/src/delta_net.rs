@@ -9,7 +9,7 @@ use heddle_kernels::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{at_least, check_dt, divides, init_dt_bias};
+use crate::settings::{at_least, check_dt, check_eps, divides, init_dt_bias};
 
 /// Settings of [`DeltaNet`]; the defaults are those of gated DeltaNet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub struct DeltaNetSettings {
     pub dt_min: f64,
     /// Largest initial Δ.
     pub dt_max: f64,
+    /// ε of the norm of the heads' outputs.
+    pub norm_eps: f64,
 }
 
 impl Default for DeltaNetSettings {
@@ -47,6 +49,7 @@ impl Default for DeltaNetSettings {
             output_gate: true,
             dt_min: 1e-3,
             dt_max: 0.1,
+            norm_eps: 1e-6,
         }
     }
 }
@@ -61,7 +64,7 @@ impl DeltaNetSettings {
 /// Largest initial decay rate −A, drawn uniformly from 0.
 const A_MAX: f32 = 16.0;
 
-/// ε of the norms.
+/// ε of the norms of queries and keys.
 const EPS: f64 = 1e-6;
 
 impl MixerSettings for DeltaNetSettings {
@@ -80,6 +83,7 @@ impl MixerSettings for DeltaNetSettings {
         at_least("head_dim", n, 1)?;
         at_least("value_dim", p, 1)?;
         check_dt(self.dt_min, self.dt_max)?;
+        check_eps("norm_eps", self.norm_eps)?;
         let width = 2 * g * n + h * p;
         let decay = |init: &mut Init| Decay {
             rate_proj: init.linear(d_model, h, false),
@@ -96,6 +100,7 @@ impl MixerSettings for DeltaNetSettings {
             norm: init.constant([p], 1.0),
             out_proj: init.linear(h * p, d_model, false),
             sizes: [g, n, h, p],
+            norm_eps: self.norm_eps,
         })
     }
 }
@@ -134,6 +139,8 @@ pub struct DeltaNet {
     /// `[g, n, h, p]`
     #[module(skip)]
     sizes: [usize; 4],
+    #[module(skip)]
+    norm_eps: f64,
 }
 
 /// How much of the state a token leaves, `α`.
@@ -180,10 +187,10 @@ impl Mixer for DeltaNet {
         let o = o.reshape([b, l * h, p]);
         let o = match &self.gate_proj {
             Some(gate) => {
-                let norm = GatedNorm { groups: 1, order: GateOrder::After, eps: EPS };
+                let norm = GatedNorm { groups: 1, order: GateOrder::After, eps: self.norm_eps };
                 gated_rms_norm(o, gate.forward(x).reshape([b, l * h, p]), self.norm.val(), norm)
             }
-            None => rms_norm(o, self.norm.val(), EPS),
+            None => rms_norm(o, self.norm.val(), self.norm_eps),
         };
         (self.out_proj.forward(o.reshape([b, l, h * p])), (conv, heads))
     }

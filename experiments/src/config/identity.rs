@@ -1,6 +1,6 @@
 //! What makes a run that run: its hash, and the file that loads back to it.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::schema::RunConfig;
 
@@ -10,7 +10,8 @@ const HASH_CHARACTERS: usize = 12;
 impl RunConfig {
     /// Names the run: the first 12 hexadecimal digits of BLAKE3 over the config as JSON with sorted keys.
     ///
-    /// The order in which settings were written, and settings left at `null`, make no difference.
+    /// The order in which settings were written, settings left at `null`, and later settings left at their default
+    /// make no difference.
     ///
     /// ```
     /// use experiments::config::RunConfig;
@@ -21,7 +22,9 @@ impl RunConfig {
     /// assert_ne!(run.hash(), other.hash());
     /// ```
     pub fn hash(&self) -> String {
-        let json = canonical(self.to_value()).to_string();
+        let mut value = self.to_value();
+        later_settings().iter().for_each(|(key, default)| leave_out(&mut value, key, default));
+        let json = canonical(value).to_string();
         blake3::hash(json.as_bytes()).to_hex()[..HASH_CHARACTERS].to_owned()
     }
 
@@ -36,6 +39,43 @@ impl RunConfig {
     /// The config as a JSON tree.
     pub(super) fn to_value(&self) -> Value {
         serde_json::to_value(self).expect("a config is a tree of plain values under text keys")
+    }
+}
+
+/// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
+/// the name it had before. `*` stands for any name.
+fn later_settings() -> [(&'static str, Value); 14] {
+    [
+        ("model.norm", json!("rms")),
+        ("model.norm_placement", json!("pre")),
+        ("model.norm_plus_one", json!(false)),
+        ("model.embedding_scale", json!(1.0)),
+        ("model.residual_scale", json!(1.0)),
+        ("model.logit_scale", json!(1.0)),
+        ("model.head_bias", json!(false)),
+        ("model.mixer.*.shared", json!(false)),
+        ("model.mixer.*.input_scale", json!(1.0)),
+        ("model.mixer.*.output_scale", json!(1.0)),
+        ("model.mixer.*.output_norm", json!(false)),
+        ("model.channel.*.shared", json!(false)),
+        ("model.channel.*.shared_gate", json!(false)),
+        // Of `swiglu`; `mlp` had the key from the start, with another default.
+        ("model.channel.*.activation", json!("silu")),
+    ]
+}
+
+/// Removes the setting if it is at its default.
+fn leave_out(value: &mut Value, key: &str, default: &Value) {
+    let Value::Object(table) = value else { return };
+    match key.split_once('.') {
+        None if table.get(key) == Some(default) => drop(table.shift_remove(key)),
+        None => {}
+        Some(("*", rest)) => table.values_mut().for_each(|value| leave_out(value, rest, default)),
+        Some((name, rest)) => {
+            if let Some(value) = table.get_mut(name) {
+                leave_out(value, rest, default);
+            }
+        }
     }
 }
 

@@ -1,18 +1,22 @@
 //! Run files: TOML laid over the full defaults, every key and value checked, every error drawn on its line.
 //!
 //! ```text
-//! defaults ← file ← [sweep.case.NAME] ← point of [sweep.axes] ← one of sweep.seeds ← --set
+//! defaults ← preset ← file ← [sweep.case.NAME] ← point of [sweep.axes] ← one of sweep.seeds ← --set
 //! ```
 //!
 //! A later layer wins. Tables merge key by key; anything else is replaced. The tables `task`, `model.mixer.NAME` and
 //! `model.channel.NAME` have a `kind`, which decides their keys and defaults; a layer that names another kind starts
 //! from that kind's defaults. A new `model.mixer.NAME` without a `kind` is of the kind that is called `NAME`.
+//!
+//! `model.preset` names a published model ([`heddle_hybrid::PRESETS`]) that everything else is laid over, wherever it is
+//! written; of several the last counts. It stands for the keys that it sets, so the resolved config holds those instead.
 
 mod draft;
 mod error;
 mod identity;
 mod kinds;
 mod overlay;
+mod preset;
 mod range;
 mod schema;
 mod source;

@@ -9,6 +9,7 @@ use super::draft::{Draft, blame};
 use super::error::{ConfigError, Problem};
 use super::kinds::Kinds;
 use super::overlay::{conform, mismatch, unknown};
+use super::preset::{self, take_preset};
 use super::schema::{RunConfig, SweepConfig, is_path_component};
 use super::source::{DEEPEST, Data, Entry, Node, Place, Places, brief, merge};
 
@@ -207,15 +208,16 @@ impl Plan {
         }
     }
 
-    /// Every run: file ← case ← axes ← seed ← overrides, the later winning.
+    /// Every run: preset ← file ← case ← axes ← seed ← overrides, the later winning.
     pub(super) fn expand(
         &self,
         kinds: &Kinds<'_>,
         file: &[Entry],
         overrides: &[Entry],
     ) -> Result<Vec<PlannedRun>, ConfigError> {
-        let mut base = Draft::new(kinds);
-        base.lay(kinds, file)?;
+        let written = Written::new(kinds, file, overrides)?;
+        // What is wrong with the file itself is said before anything about the sweep.
+        written.base(written.preset(None))?;
         let lengths = [self.cases.len().max(1), self.seeds.len().max(1)];
         let lengths = lengths.into_iter().chain(self.axes.values().map(|axis| axis.values.len()));
         if lengths.fold(1usize, |runs, length| runs.saturating_mul(length)) > MOST_RUNS {
@@ -227,7 +229,7 @@ impl Plan {
         let mut runs = Vec::new();
         let cases = self.cases.iter().map(Some);
         for case in if self.cases.is_empty() { vec![None] } else { cases.collect() } {
-            self.expand_case(kinds, &base, case, overrides, &mut runs).map_err(|error| match (error, case) {
+            self.expand_case(&written, case, &mut runs).map_err(|error| match (error, case) {
                 (ConfigError::Setting(problem), Some(case)) => {
                     problem.note(format!("in the case `{}`", case.name)).into()
                 }
@@ -240,19 +242,24 @@ impl Plan {
 
     fn expand_case(
         &self,
-        kinds: &Kinds<'_>,
-        base: &Draft,
+        written: &Written<'_>,
         case: Option<&Entry>,
-        overrides: &[Entry],
         runs: &mut Vec<PlannedRun>,
     ) -> Result<(), ConfigError> {
-        let mut base = base.clone();
-        if let Some(case) = case {
-            base.lay(kinds, table(&case.node, &case.name)?)?;
-            base.set("case", Value::from(case.name.as_str()), case.place.clone());
-        }
-        for point in self.grid() {
-            let mut draft = base.clone();
+        let kinds = written.kinds;
+        let mut settings = match case {
+            Some(case) => table(&case.node, &case.name)?.to_vec(),
+            None => vec![],
+        };
+        let of_case = take_preset(&mut settings)?;
+        for mut point in self.grid() {
+            let of_point = take_preset(&mut point)?;
+            let preset = written.preset(of_point.as_deref().or(of_case.as_deref()));
+            let mut draft = written.base(preset)?;
+            draft.lay(kinds, &settings)?;
+            if let Some(case) = case {
+                draft.set("case", Value::from(case.name.as_str()), case.place.clone());
+            }
             draft.lay(kinds, &point)?;
             let seeds = self.seeds.iter().map(Some);
             for seed in if self.seeds.is_empty() { vec![None] } else { seeds.collect() } {
@@ -260,11 +267,14 @@ impl Plan {
                 if let Some((seed, place)) = seed {
                     draft.set("seed", Value::from(*seed), place.clone());
                 }
-                draft.lay(kinds, overrides)?;
+                draft.lay(kinds, &written.overrides)?;
                 let (config, places) = draft.finish(kinds)?;
                 let values = config.to_value();
-                let axis = |key: &String| (key.clone(), at(&values, key).cloned().unwrap_or_default());
-                let axes = self.axes.keys().map(axis).collect();
+                let value = |key: &str| match key {
+                    preset::KEY => preset.map(Value::from),
+                    _ => at(&values, key).cloned(),
+                };
+                let axes = self.axes.keys().map(|key| (key.clone(), value(key).unwrap_or_default())).collect();
                 runs.push(PlannedRun { hash: config.hash(), config, axes, places });
             }
         }
@@ -286,6 +296,39 @@ impl Plan {
             points = points.iter().flat_map(longer).collect();
         }
         points
+    }
+}
+
+/// What is written outside of the sweep.
+struct Written<'a> {
+    kinds: &'a Kinds<'a>,
+    file: Vec<Entry>,
+    overrides: Vec<Entry>,
+    /// The presets that the two name.
+    presets: [Option<String>; 2],
+}
+
+impl<'a> Written<'a> {
+    fn new(kinds: &'a Kinds<'a>, file: &[Entry], overrides: &[Entry]) -> Result<Self, ConfigError> {
+        let (mut file, mut overrides) = (file.to_vec(), overrides.to_vec());
+        let presets = [take_preset(&mut file)?, take_preset(&mut overrides)?];
+        Ok(Self { kinds, file, overrides, presets })
+    }
+
+    /// The preset that counts where a sweep names `swept`.
+    fn preset<'b>(&'b self, swept: Option<&'b str>) -> Option<&'b str> {
+        let [file, overrides] = &self.presets;
+        overrides.as_deref().or(swept).or(file.as_deref())
+    }
+
+    /// The defaults, the preset and the file.
+    fn base(&self, preset: Option<&str>) -> Result<Draft, ConfigError> {
+        let mut base = Draft::new(self.kinds);
+        if let Some(preset) = preset {
+            base.lay(self.kinds, &preset::entries(preset)?)?;
+        }
+        base.lay(self.kinds, &self.file)?;
+        Ok(base)
     }
 }
 

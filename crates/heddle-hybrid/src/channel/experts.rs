@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
-use heddle_kernels::{Init, SettingsError};
+use heddle_kernels::{Init, SettingsError, sigmoid};
 use serde::{Deserialize, Serialize};
 
 use super::{ChannelMixer, ChannelSettings, SwiGlu, inner_width};
@@ -20,6 +20,11 @@ pub struct ExpertsSettings {
     pub expand: f64,
     /// Whether the weights of a token's experts are made to sum to one, as Mixtral's are and Jamba's are not.
     pub normalize: bool,
+    /// Inner width, as a multiple of the model's, of an expert that every token is sent to (arXiv:2401.06066, §3.2); none
+    /// means no such expert.
+    pub shared_expand: Option<f64>,
+    /// Whether a sigmoid gate of the token multiplies what that expert answers (Qwen2-MoE, Qwen3-Next).
+    pub shared_gate: bool,
     /// Weight of the load-balancing loss.
     pub balance_loss: f64,
     /// Weight of the loss that keeps the router's logits small.
@@ -28,7 +33,16 @@ pub struct ExpertsSettings {
 
 impl Default for ExpertsSettings {
     fn default() -> Self {
-        Self { experts: 8, active: 2, expand: 8.0 / 3.0, normalize: true, balance_loss: 1e-2, router_z_loss: 1e-3 }
+        Self {
+            experts: 8,
+            active: 2,
+            expand: 8.0 / 3.0,
+            normalize: true,
+            shared_expand: None,
+            shared_gate: false,
+            balance_loss: 1e-2,
+            router_z_loss: 1e-3,
+        }
     }
 }
 
@@ -44,9 +58,21 @@ impl ChannelSettings for ExpertsSettings {
             }
         }
         let width = inner_width(self.expand, d_model)?;
+        let shared_width = self.shared_expand.map(|expand| inner_width(expand, d_model)).transpose();
+        let shared_width = shared_width.map_err(|error| SettingsError { key: "shared_expand".into(), ..error })?;
+        if self.shared_gate && shared_width.is_none() {
+            let problem = "there is no shared expert that a gate could multiply";
+            return Err(SettingsError::new(
+                "shared_gate",
+                problem,
+                "state `shared_expand`, or use `shared_gate = false`",
+            ));
+        }
         Ok(ChannelMixer::Experts(Experts {
             router: init.linear(d_model, self.experts, false),
             experts: (0..self.experts).map(|_| SwiGlu::new([width, d_model], false, init)).collect(),
+            shared: shared_width.map(|width| SwiGlu::new([width, d_model], false, init)),
+            shared_gate: self.shared_gate.then(|| init.linear(d_model, 1, false)),
             settings: self.clone(),
         }))
     }
@@ -56,14 +82,17 @@ impl ChannelSettings for ExpertsSettings {
 /// arXiv:2401.04088, §2.1).
 ///
 /// ```text
-/// w = softmax(W_r x)      y = Σ_{i ∈ top-k(w)} w_i SwiGLU_i(x)
+/// w = softmax(W_r x)      y = Σ_{i ∈ top-k(w)} w_i SwiGLU_i(x) + σ(W_s x) SwiGLU_s(x)
 /// ```
 ///
+/// The last term is there if the settings ask for an expert that every token is sent to, and its gate likewise.
 /// No token is dropped: an expert takes as many as are sent to it, so a token's result does not depend on its company.
 #[derive(Module, Debug)]
 pub struct Experts {
     router: Linear,
     experts: Vec<SwiGlu>,
+    shared: Option<SwiGlu>,
+    shared_gate: Option<Linear>,
     #[module(skip)]
     settings: ExpertsSettings,
 }
@@ -138,6 +167,7 @@ impl Experts {
         let [b, l, d] = x.dims();
         let (tokens, experts, k) = (b * l, self.experts.len(), self.settings.active);
         let device = x.device();
+        let shared = self.shared_answer(x.clone());
         let rows: Tensor<2> = x.reshape([tokens, d]);
         let logits = self.router.forward(rows.clone());
         let weights = activation::softmax(logits.clone(), 1);
@@ -161,7 +191,17 @@ impl Experts {
         let chosen = if self.settings.normalize { chosen.clone() / chosen.sum_dim(1) } else { chosen };
         let y: Tensor<3> = answers.reshape([tokens, k, d]) * chosen.reshape([tokens, k, 1]);
         let routing = self.routing(logits, weights, &plan.counts);
-        (y.sum_dim(1).reshape([b, l, d]), routing)
+        let y = y.sum_dim(1).reshape([b, l, d]);
+        (if let Some(shared) = shared { y + shared } else { y }, routing)
+    }
+
+    /// What the expert answers that every token is sent to.
+    fn shared_answer(&self, x: Tensor<3>) -> Option<Tensor<3>> {
+        let answer = self.shared.as_ref()?.forward(x.clone());
+        Some(match &self.shared_gate {
+            Some(gate) => sigmoid(gate.forward(x)) * answer,
+            None => answer,
+        })
     }
 
     fn routing(&self, logits: Tensor<2>, weights: Tensor<2>, counts: &[usize]) -> Routing {
@@ -176,9 +216,15 @@ impl Experts {
         Routing { loss, counts: counts.iter().map(|&count| count as u64).collect() }
     }
 
+    pub(super) fn idle_parameters(&self) -> u64 {
+        self.experts.iter().skip(self.settings.active).map(|expert| expert.num_params() as u64).sum()
+    }
+
     pub(super) fn flops(&self) -> u64 {
         let active: u64 = self.experts.iter().take(self.settings.active).map(SwiGlu::flops).sum();
-        active + 2 * self.router.weight.shape().num_elements() as u64
+        let gate = self.shared_gate.as_ref().map_or(0, |gate| gate.weight.shape().num_elements());
+        let shared = self.shared.as_ref().map_or(0, SwiGlu::flops);
+        active + shared + 2 * (self.router.weight.shape().num_elements() + gate) as u64
     }
 }
 
@@ -271,6 +317,25 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_expert_answers_every_token() {
+        let device = Device::flex();
+        let shared_expand = Some(0.5);
+        for shared_gate in [false, true] {
+            let with = build(&ExpertsSettings { shared_expand, shared_gate, ..settings() }, &device);
+            // It is drawn behind the others, which are the same without it.
+            let without = build(&settings(), &device);
+            let shared = with.shared.as_ref().unwrap().forward(tokens(&device));
+            let shared = match &with.shared_gate {
+                Some(gate) => sigmoid(gate.forward(tokens(&device))) * shared,
+                None => shared,
+            };
+            let expected = without.forward(tokens(&device)).0 + shared;
+            assert!((with.forward(tokens(&device)).0 - expected).abs().max().into_scalar::<f32>() < 1e-6);
+            assert_eq!(with.flops() - without.flops(), 2 * (3 * 12 * 6 + if shared_gate { 12 } else { 0 }));
+        }
+    }
+
+    #[test]
     fn router_and_experts_learn() {
         let device = Device::flex().autodiff();
         let experts = build(&settings(), &device);
@@ -293,5 +358,7 @@ mod tests {
         refused(ExpertsSettings { active: 0, ..settings() }, "active");
         refused(ExpertsSettings { balance_loss: -1.0, ..settings() }, "balance_loss");
         refused(ExpertsSettings { expand: 0.0, ..settings() }, "expand");
+        refused(ExpertsSettings { shared_expand: Some(0.0), ..settings() }, "shared_expand");
+        refused(ExpertsSettings { shared_gate: true, ..settings() }, "shared_gate");
     }
 }

@@ -15,6 +15,7 @@ pub use experts::{Experts, ExpertsSettings, Routing};
 pub use gated::{SwiGlu, SwiGluSettings};
 pub use plain::{Activation, Mlp, MlpSettings};
 
+use crate::part::{self, Sharing};
 use crate::registry::{KindTable, split_kind, unknown_kind};
 
 /// A map of each token by itself.
@@ -31,16 +32,16 @@ pub enum ChannelMixer {
 /// Names of the channel mixers; `none` leaves a layer with its sequence mixer alone.
 pub const CHANNEL_KINDS: [&str; 4] = ["none", "mlp", "swiglu", "moe"];
 
-/// Every setting of the channel mixer `kind` with its default.
+/// Every setting of the channel mixer `kind` with its default, those that every channel mixer has last.
 pub fn channel_defaults(kind: &str) -> Option<Value> {
-    let defaults = match kind {
-        "none" => Ok(Value::Object(KindTable::new())),
-        "mlp" => serde_json::to_value(MlpSettings::default()),
-        "swiglu" => serde_json::to_value(SwiGluSettings::default()),
-        "moe" => serde_json::to_value(ExpertsSettings::default()),
+    let own = match kind {
+        "none" => return Some(Value::Object(KindTable::new())),
+        "mlp" => part::defaults::<MlpSettings>(),
+        "swiglu" => part::defaults::<SwiGluSettings>(),
+        "moe" => part::defaults::<ExpertsSettings>(),
         _ => return None,
     };
-    defaults.ok()
+    Some(Value::Object(own.into_iter().chain(part::defaults::<Sharing>()).collect()))
 }
 
 /// The settings of a kind of channel mixer.
@@ -76,7 +77,8 @@ impl ChannelMixer {
     /// # Errors
     /// If the kind is unknown or its settings are impossible.
     pub fn build(table: &KindTable, d_model: usize, init: &mut Init) -> Result<Option<Self>, SettingsError> {
-        let (kind, settings) = split_kind(table)?;
+        let (kind, mut settings) = split_kind(table)?;
+        Sharing::take(&mut settings)?;
         match kind {
             "none" => Ok(None),
             "mlp" => build::<MlpSettings>(settings, d_model, init),
@@ -98,6 +100,14 @@ impl ChannelMixer {
                 let (y, routing) = experts.forward(x);
                 (y, Some(routing))
             }
+        }
+    }
+
+    /// Parameters that one token leaves alone: those of the experts that it is not sent to.
+    pub fn idle_parameters(&self) -> u64 {
+        match self {
+            Self::Mlp(_) | Self::SwiGlu(_) => 0,
+            Self::Experts(experts) => experts.idle_parameters(),
         }
     }
 

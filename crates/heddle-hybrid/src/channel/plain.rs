@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use heddle_kernels::{Init, SettingsError, gelu, relu_squared};
+use heddle_kernels::{Init, SettingsError, gelu, relu_squared, silu};
 use serde::{Deserialize, Serialize};
 
 use super::{ChannelMixer, ChannelSettings, inner_width};
@@ -34,6 +34,19 @@ pub enum Activation {
     Gelu,
     /// `max(x, 0)²` (arXiv:2109.08668).
     ReluSquared,
+    /// `x σ(x)` (arXiv:1606.08415, 1702.03118).
+    Silu,
+}
+
+impl Activation {
+    /// Applies it to every element.
+    pub(super) fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => gelu(x),
+            Self::ReluSquared => relu_squared(x),
+            Self::Silu => silu(x),
+        }
+    }
 }
 
 impl ChannelSettings for MlpSettings {
@@ -62,11 +75,7 @@ pub struct Mlp {
 
 impl Mlp {
     pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let inner = self.up.forward(x);
-        self.down.forward(match self.activation {
-            Activation::Gelu => gelu(inner),
-            Activation::ReluSquared => relu_squared(inner),
-        })
+        self.down.forward(self.activation.forward(self.up.forward(x)))
     }
 
     pub(super) fn flops(&self) -> u64 {

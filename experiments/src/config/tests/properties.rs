@@ -88,7 +88,10 @@ fn changed(value: &Value) -> Vec<Value> {
             Value::Number(number) if number.is_f64() => json!(number.as_f64().unwrap() + 0.5),
             Value::Number(number) => json!(number.as_u64().unwrap() + 1),
             Value::String(text) if text == "cosine" => json!("constant"),
+            Value::String(text) if text == "rms" => json!("layer"),
+            Value::String(text) if text == "pre" => json!("post"),
             Value::String(text) => json!(format!("{text}x")),
+            Value::Null => json!(0.5),
             _ => json!(["other"]),
         }];
     };

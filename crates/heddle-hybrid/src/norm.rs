@@ -1,0 +1,73 @@
+//! Normalisation of the residual stream.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use heddle_kernels::{Init, layer_norm, rms_norm};
+use serde::{Deserialize, Serialize};
+
+use crate::ModelConfig;
+
+/// What a norm divides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormKind {
+    /// The root mean square (arXiv:1910.07467).
+    Rms,
+    /// The standard deviation, after the mean was taken away; with a shift (arXiv:1607.06450).
+    Layer,
+}
+
+/// Where the norms of a layer stand around what it adds to the stream, `f`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormPlacement {
+    /// `x + f(norm(x))`, and a norm before the head (arXiv:2002.04745).
+    Pre,
+    /// `norm(x + f(x))`, and none before the head (arXiv:1706.03762, §3.1).
+    Post,
+    /// `x + norm(f(norm(x)))`, and a norm before the head (arXiv:2105.13290, §2.3; Gemma 2).
+    Sandwich,
+}
+
+/// A normalisation with a learned scale γ and, for [`NormKind::Layer`], a shift β.
+///
+/// ```text
+/// y_i = γ_i x_i / √(mean_j x_j² + ε)                             (arXiv:1910.07467, eq. 4)
+/// y_i = γ_i (x_i − mean_j x_j) / √(var_j x_j + ε) + β_i          (arXiv:1607.06450, eq. 4)
+/// ```
+///
+/// The parameter is γ, or γ − 1 where the model says `norm_plus_one`; both start at γ = 1.
+#[derive(Module, Debug)]
+pub struct Norm {
+    gamma: Param<Tensor<1>>,
+    beta: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    eps: f64,
+    #[module(skip)]
+    plus_one: bool,
+}
+
+impl Norm {
+    /// The norm that `config` asks for, over the width of the stream.
+    pub(crate) fn new(config: &ModelConfig, init: &mut Init) -> Self {
+        let width = [config.d_model];
+        Self {
+            gamma: init.constant(width, if config.norm_plus_one { 0.0 } else { 1.0 }),
+            beta: (config.norm == NormKind::Layer).then(|| init.constant(width, 0.0)),
+            eps: config.norm_eps,
+            plus_one: config.norm_plus_one,
+        }
+    }
+
+    /// Normalises every token.
+    ///
+    /// # Shapes
+    /// - `x`, and the returned tensor: `[b, l, d]`
+    pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let gamma = if self.plus_one { self.gamma.val() + 1.0 } else { self.gamma.val() };
+        match &self.beta {
+            Some(beta) => layer_norm(x, gamma, Some(beta.val()), self.eps),
+            None => rms_norm(x, gamma, self.eps),
+        }
+    }
+}

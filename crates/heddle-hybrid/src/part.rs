@@ -1,0 +1,90 @@
+//! What a model may be told of a named part, beside the part's own settings.
+
+use heddle_kernels::SettingsError;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::registry::KindTable;
+
+/// How the uses of a named mixer or channel mixer belong together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sharing {
+    /// Whether all layers that name the part use one set of weights (arXiv:2411.15242, §2); each keeps a state of its own.
+    pub shared: bool,
+    /// Rank of what each use adds to the shared linear maps (arXiv:2106.09685, eq. 3); none means nothing.
+    pub adapter_rank: Option<usize>,
+}
+
+/// What surrounds a named mixer inside its layer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Surroundings {
+    /// Multiplier of what the mixer reads.
+    pub input_scale: f64,
+    /// Multiplier of what the mixer computes.
+    pub output_scale: f64,
+    /// Whether what the mixer computes is normalised, before its multiplier, by a norm of the model's kind.
+    pub output_norm: bool,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { input_scale: 1.0, output_scale: 1.0, output_norm: false }
+    }
+}
+
+impl Sharing {
+    /// Takes these settings out of a table.
+    pub(crate) fn take(table: &mut KindTable) -> Result<Self, SettingsError> {
+        let sharing: Self = take(table)?;
+        match sharing {
+            Self { adapter_rank: Some(0), .. } => Err(SettingsError::new(
+                "adapter_rank",
+                "a product of rank 0 adds nothing",
+                "use 1 or more, or leave it out",
+            )),
+            Self { adapter_rank: Some(_), shared: false } => {
+                let problem = "weights that are not shared need no adapter";
+                Err(SettingsError::new("adapter_rank", problem, "use `shared = true`, or leave it out"))
+            }
+            sound => Ok(sound),
+        }
+    }
+}
+
+impl Surroundings {
+    /// Takes these settings out of a table.
+    pub(crate) fn take(table: &mut KindTable) -> Result<Self, SettingsError> {
+        let surroundings: Self = take(table)?;
+        for (key, scale) in [("input_scale", surroundings.input_scale), ("output_scale", surroundings.output_scale)] {
+            if scale == 0.0 || !scale.is_finite() {
+                return Err(SettingsError::new(key, format!("{scale} is no multiplier"), "use a number other than 0"));
+            }
+        }
+        Ok(surroundings)
+    }
+}
+
+/// The settings of `S` at their defaults.
+pub(crate) fn defaults<S: Default + Serialize>() -> KindTable {
+    match serde_json::to_value(S::default()) {
+        Ok(Value::Object(table)) => table,
+        other => unreachable!("settings serialise to a table, not to {other:?}"),
+    }
+}
+
+/// Moves the keys of `S` from a table into its type.
+fn take<S: Default + Serialize + DeserializeOwned>(table: &mut KindTable) -> Result<S, SettingsError> {
+    let mut taken = KindTable::new();
+    for key in defaults::<S>().keys() {
+        let Some(value) = table.remove(key) else { continue };
+        let alone = KindTable::from_iter([(key.clone(), value.clone())]);
+        serde_json::from_value::<S>(Value::Object(alone))
+            .map_err(|error| SettingsError::new(key, error.to_string(), "see the settings that every part has"))?;
+        taken.insert(key.clone(), value);
+    }
+    serde_json::from_value(Value::Object(taken))
+        .map_err(|error| SettingsError::new("kind", error.to_string(), "see the settings that every part has"))
+}
