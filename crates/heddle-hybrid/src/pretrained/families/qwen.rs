@@ -125,7 +125,7 @@ fn experts_settings(keys: &Keys<'_>, experts: usize, d_model: usize) -> Result<E
 fn mixtures(keys: &Keys<'_>, experts: usize) -> Result<impl Fn(usize) -> bool, PretrainedError> {
     let step = keys.size_or("decoder_sparse_step", 1)?;
     let dense = keys.places_if("mlp_only_layers")?.unwrap_or_default();
-    Ok(move |layer: usize| experts > 0 && (layer + 1) % step == 0 && !dense.contains(&layer))
+    Ok(move |layer: usize| experts > 0 && (layer + 1).is_multiple_of(step) && !dense.contains(&layer))
 }
 
 /// Which layers are attention: by `layer_types`, else the last of every few.
@@ -133,7 +133,7 @@ fn layer_kinds(keys: &Keys<'_>) -> Result<Vec<bool>, PretrainedError> {
     let (count, key) = (keys.layers()?, "layer_types");
     let interval = keys.size_or("full_attention_interval", 4)?;
     let Some(kinds) = keys.array_if(key)? else {
-        return Ok((0..count).map(|layer| (layer + 1) % interval == 0).collect());
+        return Ok((0..count).map(|layer| (layer + 1).is_multiple_of(interval)).collect());
     };
     if kinds.len() != count {
         let problem = format!("it lists {} layers of {count}", kinds.len());
