@@ -169,3 +169,21 @@ fn a_structured_model_trains_and_resumes_like_any_other() {
     let state = &shown["cost"]["state"];
     assert_eq!(state["fixed"].as_u64().unwrap() + state["growing"].as_u64().unwrap(), result["state_bytes"]);
 }
+
+#[test]
+fn gradients_by_layer_train_to_the_same_bits() {
+    let bench = Bench::new();
+    bench.write("run.toml", SMALL);
+    bench.succeed(&["run", "run.toml", "--out", "whole"]);
+    bench.succeed(&["run", "run.toml", "--out", "layers", "--set", "train.gradient_checkpointing=true"]);
+    let [whole, layers] = ["whole", "layers"].map(|out| bench.run_directory(out, "small"));
+    assert_ne!(whole.file_name(), layers.file_name(), "a setting that is not at its default is part of the name");
+    assert!(last_tensors(&whole) == last_tensors(&layers), "the parameters differ");
+
+    let dropout = ["--set", "train.gradient_checkpointing=true", "--set", "model.dropout=0.1"];
+    let complaint = bench.fail(2, &[&["run", "run.toml"], &dropout[..]].concat());
+    assert!(
+        complaint.contains("`train.gradient_checkpointing` is true") && complaint.contains("model.dropout"),
+        "{complaint}"
+    );
+}

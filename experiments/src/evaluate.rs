@@ -15,10 +15,15 @@ pub fn answers(model: &Model, batch: &LabelledBatch) -> Tensor<2> {
 
 /// [`answers`], and where the tokens of mixtures of experts were sent.
 pub fn routed_answers(model: &Model, batch: &LabelledBatch) -> (Tensor<2>, Vec<LayerRouting>) {
-    let [b, l] = batch.tokens.dims();
-    let state = model.state(b, &batch.tokens.device());
+    let state = model.state(batch.tokens.dims()[0], &batch.tokens.device());
     let (hidden, _state, routed) = model.forward_routed(batch.tokens.clone(), state);
-    (model.logits(hidden.reshape([b * l, model.d_model()]).select(0, batch.positions.clone())), routed)
+    (answers_from(model, hidden, batch), routed)
+}
+
+/// [`answers`] from the hidden state of every token, `[b, l, d]`.
+pub(crate) fn answers_from(model: &Model, hidden: Tensor<3>, batch: &LabelledBatch) -> Tensor<2> {
+    let [b, l, d] = hidden.dims();
+    model.logits(hidden.reshape([b * l, d]).select(0, batch.positions.clone()))
 }
 
 /// Evaluates every slice of a split. `model` holds plain tensors, without gradients.

@@ -218,6 +218,32 @@ mod tests {
     }
 
     #[test]
+    fn decay_leaves_norms_biases_and_rates_of_every_mixer_alone() {
+        use heddle_hybrid::{Init, KindTable, MixerRegistry};
+        let device = Device::flex().autodiff();
+        let registry = MixerRegistry::default();
+        for kind in registry.kinds() {
+            let table = KindTable::from_iter([("kind".to_owned(), kind.into())]);
+            let mixer = registry.build(&table, 16, &mut Init::new(0, &device)).unwrap();
+            let (y, _) = mixer.forward(Tensor::ones([1, 3, 16], &device), mixer.state(1, 16, &device));
+            // With gradients of zero decay is all that moves a parameter.
+            let grads = GradientsParams::from_grads((y * 0.0).sum().backward(), &mixer);
+            let before = crate::checkpoint::parameters(&mixer);
+            let (mixer, _) = Adam::new(&config()).step(mixer, grads).unwrap();
+            let after = crate::checkpoint::parameters(&mixer);
+            let moved: Vec<&String> = before.keys().filter(|path| before[*path] != after[*path]).collect();
+            assert!(!moved.is_empty(), "{kind}");
+            for path in moved {
+                let last = path.rsplit('.').next().unwrap();
+                assert!(last.ends_with("weight") && before[path].shape().len() >= 2, "{kind}: `{path}` decays");
+            }
+            let stays = ["bias", "norm", "a_log", "skip", "rate"];
+            let alone = before.keys().filter(|path| stays.iter().any(|end| path.ends_with(end)));
+            alone.for_each(|path| assert!(before[path] == after[path], "{kind}: `{path}` decays"));
+        }
+    }
+
+    #[test]
     fn clipping_leaves_the_direction_and_bounds_the_norm() {
         // The second moment of AdamW forgets a constant factor, ε alone tells the difference: make ε large.
         let large = TrainConfig { epsilon: 1.0, weight_decay: 0.0, ..config() };

@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
-use heddle_hybrid::{LayerRouting, Model};
+use heddle_hybrid::{LayerGradients, LayerRouting, Model};
 use heddle_kernels::cross_entropy_at;
 use heddle_tasks::{Split, Task};
 use indicatif::ProgressBar;
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, Tensors, TrainState, parameters, with_parameters};
 use crate::config::{EvalConfig, RunConfig};
-use crate::data::Batches;
-use crate::evaluate::{evaluate, lowest_accuracy, routed_answers};
+use crate::data::{Batches, LabelledBatch};
+use crate::evaluate::{answers_from, evaluate, lowest_accuracy, routed_answers};
 use crate::files::{FileError, write_atomic};
 use crate::metrics::Recorder;
 use crate::optimizer::{Adam, StepReport};
@@ -197,16 +197,13 @@ impl<'a> Trainer<'a> {
         let computing = Instant::now();
         // What chance decides within a step (dropout) is a function of the seed and the step, so that it can be resumed.
         self.device.seed(chance(self.config.seed, step));
-        let (logits, routed) = routed_answers(&self.model, &batch);
-        let loss = cross_entropy_at(logits, batch.targets.clone());
-        let value = f64::from(loss.clone().into_scalar::<f32>());
+        let LayerGradients { loss, gradients, routed } = self.differentiate(&batch);
+        let value = f64::from(loss.into_scalar::<f32>());
         if !value.is_finite() {
             return Err(diverged(&format!("the loss is {value}")));
         }
-        let objective = routed.iter().fold(loss, |sum, layer| sum + layer.routing.loss.clone());
-        let grads = GradientsParams::from_grads(objective.backward(), &self.model);
         let (model, report) =
-            self.optimizer.step(self.model.clone(), grads).map_err(|error| diverged(&error.to_string()))?;
+            self.optimizer.step(self.model.clone(), gradients).map_err(|error| diverged(&error.to_string()))?;
         self.model = model;
         self.clock.computing += computing.elapsed().as_secs_f64();
         let [b, l] = batch.tokens.dims();
@@ -220,6 +217,19 @@ impl<'a> Trainer<'a> {
         }
         self.clock.training += start.elapsed().as_secs_f64();
         Ok(())
+    }
+
+    /// The loss of a batch and its gradients.
+    fn differentiate(&self, batch: &LabelledBatch) -> LayerGradients {
+        if self.config.train.gradient_checkpointing {
+            let loss = |hidden| cross_entropy_at(answers_from(&self.model, hidden, batch), batch.targets.clone());
+            return self.model.gradients_by_layer(batch.tokens.clone(), loss);
+        }
+        let (logits, routed) = routed_answers(&self.model, batch);
+        let loss = cross_entropy_at(logits, batch.targets.clone());
+        let objective = routed.iter().fold(loss.clone(), |sum, layer| sum + layer.routing.loss.clone());
+        let gradients = GradientsParams::from_grads(objective.backward(), &self.model);
+        LayerGradients { loss, gradients, routed }
     }
 
     fn log(&mut self, loss: f64, report: StepReport, now: f64) -> Result<(), TrainError> {

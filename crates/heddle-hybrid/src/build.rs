@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::Tensor;
 use heddle_kernels::{Init, SettingsError};
 
 use crate::layer::Layer;
@@ -20,6 +22,8 @@ pub(crate) struct Builder<'a> {
     /// Name → place in the pool.
     shared_mixers: BTreeMap<String, usize>,
     shared_channels: BTreeMap<String, usize>,
+    /// What the last linear map of every part is multiplied by.
+    output_factor: f64,
     pub(crate) pool: Pool,
 }
 
@@ -59,9 +63,27 @@ impl Group {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(config: &'a ModelConfig, mixers: &'a MixerRegistry, init: &'a mut Init) -> Self {
-        let pool = Pool { mixers: vec![], channels: vec![] };
-        Self { config, mixers, init, shared_mixers: BTreeMap::new(), shared_channels: BTreeMap::new(), pool }
+    /// For the layers `names` of `config`.
+    pub(crate) fn new(
+        config: &'a ModelConfig,
+        names: &[LayerName],
+        mixers: &'a MixerRegistry,
+        init: &'a mut Init,
+    ) -> Self {
+        let maps =
+            |name: &&String| config.channel.get(*name).is_some_and(|table| table.get("kind") != Some(&"none".into()));
+        let additions =
+            names.iter().map(|name| usize::from(!name.mixers.is_empty()) + name.channel.iter().filter(maps).count());
+        let additions: usize = additions.sum();
+        Self {
+            config,
+            mixers,
+            output_factor: if config.depth_scaled_init { (additions.max(1) as f64).sqrt().recip() } else { 1.0 },
+            init,
+            shared_mixers: BTreeMap::new(),
+            shared_channels: BTreeMap::new(),
+            pool: Pool { mixers: vec![], channels: vec![] },
+        }
     }
 
     pub(crate) fn layer(&mut self, name: &LayerName) -> Result<Layer, ModelError> {
@@ -126,6 +148,7 @@ impl<'a> Builder<'a> {
         let fault = |source| Group::Mixer.error(name, source);
         let table = Group::Mixer.find(self.config, layer, name)?;
         let mixer = self.mixers.build(table, self.config.d_model, self.init).map_err(fault)?;
+        let mixer = self.with_scaled_output(mixer);
         let Surroundings { input_scale, output_scale, output_norm } =
             Surroundings::take(&mut table.clone()).map_err(fault)?;
         Ok(Branch { mixer, norm: self.norm(output_norm), input_scale, output_scale })
@@ -138,18 +161,56 @@ impl<'a> Builder<'a> {
         let known = self.shared_channels.get(name).copied();
         let index = match (sharing.shared, known) {
             (true, Some(index)) => index,
-            _ => match (sharing.shared, ChannelMixer::build(table, self.config.d_model, self.init).map_err(fault)?) {
-                (_, None) => return Ok(None),
-                (false, Some(channel)) => return Ok(Some(Slot::Own(channel))),
-                (true, Some(channel)) => {
-                    self.pool.channels.push(channel);
-                    let index = self.pool.channels.len() - 1;
-                    self.shared_channels.insert(name.to_owned(), index);
-                    index
+            _ => {
+                let built = ChannelMixer::build(table, self.config.d_model, self.init).map_err(fault)?;
+                let Some(channel) = built.map(|channel| self.with_scaled_output(channel)) else { return Ok(None) };
+                if !sharing.shared {
+                    return Ok(Some(Slot::Own(channel)));
                 }
-            },
+                self.pool.channels.push(channel);
+                let index = self.pool.channels.len() - 1;
+                self.shared_channels.insert(name.to_owned(), index);
+                index
+            }
         };
         let part = &self.pool.channels[index];
         Ok(Some(Slot::Shared(Use::new(index, part, sharing.adapter_rank, self.init))))
+    }
+
+    /// The part, the last linear map of it multiplied as the config says. An outline has no numbers to multiply.
+    fn with_scaled_output<M: Module>(&self, part: M) -> M {
+        match self.output_factor == 1.0 || self.init.is_outline() {
+            true => part,
+            false => part.map(&mut ScaleOutputs { factor: self.output_factor, path: vec![] }),
+        }
+    }
+}
+
+/// What mixers and channel mixers call the linear map that leads back to the stream.
+const OUTPUTS: [&str; 3] = ["out_proj", "output", "down"];
+
+/// Multiplies the weights of all [`OUTPUTS`].
+struct ScaleOutputs {
+    factor: f64,
+    path: Vec<String>,
+}
+
+impl ModuleMapper for ScaleOutputs {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match &self.path[..] {
+            [.., part, weight] if OUTPUTS.contains(&part.as_str()) && weight == "weight" => {
+                // Cut off from what it was multiplied from, as it is that which learns.
+                param.map(|tensor| (tensor.detach() * self.factor).detach().set_require_grad(true))
+            }
+            _ => param,
+        }
     }
 }

@@ -35,6 +35,9 @@ pub struct ModelConfig {
     pub channel: BTreeMap<String, KindTable>,
     /// Chance that training sets a number to zero, in the embedding and in what each mixer adds (arXiv:1706.03762, §5.4).
     pub dropout: f64,
+    /// Whether the last linear map of every mixer and channel mixer starts smaller by 1/√n, where n counts what is added
+    /// to the stream: two a layer with both (GPT-2, §2.3; Megatron's scaled initialisation).
+    pub depth_scaled_init: bool,
     /// What the norms of the stream divide by.
     pub norm: NormKind,
     /// Where they stand.
@@ -44,7 +47,7 @@ pub struct ModelConfig {
     pub norm_plus_one: bool,
     /// ε of every norm of the stream.
     pub norm_eps: f64,
-    /// Multiplier of the embedding (√d in Gemma; arXiv:2405.04324 and Granite's, Falcon-H1's configs).
+    /// Multiplier of the embedding (√d in Gemma; a setting of Granite and Falcon-H1).
     pub embedding_scale: f64,
     /// Multiplier of what every mixer and channel mixer adds to the stream (Granite).
     pub residual_scale: f64,
@@ -67,6 +70,7 @@ impl Default for ModelConfig {
             mixer: BTreeMap::new(),
             channel: BTreeMap::new(),
             dropout: 0.0,
+            depth_scaled_init: false,
             norm: NormKind::Rms,
             norm_placement: NormPlacement::Pre,
             norm_plus_one: false,

@@ -16,6 +16,7 @@ mod parallel;
 mod part;
 mod preset;
 pub mod pretrained;
+mod recompute;
 mod registry;
 mod shared;
 #[cfg(test)]
@@ -35,4 +36,5 @@ pub use model::{LayerRouting, Model, ModelState};
 pub use norm::{Norm, NormKind, NormPlacement};
 pub use part::{Sharing, Surroundings};
 pub use preset::{PRESETS, Preset, preset, preset_text};
+pub use recompute::LayerGradients;
 pub use registry::{KindTable, MixerRegistry};

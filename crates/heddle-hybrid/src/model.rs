@@ -36,7 +36,7 @@ use crate::{AnyState, MixerRegistry, ModelConfig, ModelError, Routing};
 #[derive(Module, Debug)]
 pub struct Model {
     pub(crate) embedding: Param<Tensor<2>>,
-    dropout: Dropout,
+    pub(crate) dropout: Dropout,
     pub(crate) shared: Pool,
     pub(crate) layers: Vec<Layer>,
     norm: Option<Norm>,
@@ -91,7 +91,7 @@ impl Model {
         check(config)?;
         let names = config.layer_names().map_err(ModelError::Layers)?;
         let embedding = init.normal([vocab, config.d_model], EMBEDDING_STD);
-        let mut builder = Builder::new(config, mixers, init);
+        let mut builder = Builder::new(config, &names, mixers, init);
         let layers = names.iter().map(|name| builder.layer(name)).collect::<Result<_, _>>()?;
         let shared = builder.pool;
         Ok(Self {
@@ -143,7 +143,7 @@ impl Model {
             self.layers.len()
         );
         let common = Common { pool: &self.shared, dropout: &self.dropout };
-        let mut x = self.dropout.forward(scaled(embed(self.embedding.val(), tokens), self.embedding_scale));
+        let mut x = self.embedded(tokens);
         let (mut states, mut routed) = (Vec::with_capacity(self.layers.len()), vec![]);
         for (index, (layer, state)) in self.layers.iter().zip(state.0).enumerate() {
             let (y, state, routing) = layer.forward(x, state, common);
@@ -151,11 +151,20 @@ impl Model {
             states.push(state);
             routed.extend(routing.map(|routing| LayerRouting { layer: index, routing }));
         }
-        let x = match &self.norm {
+        (self.normalised(x), ModelState(states), routed)
+    }
+
+    /// What the first layer reads: `[b, l]` → `[b, l, d]`.
+    pub(crate) fn embedded(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.dropout.forward(scaled(embed(self.embedding.val(), tokens), self.embedding_scale))
+    }
+
+    /// What the head reads, of what the last layer leaves: `[b, l, d]`.
+    pub(crate) fn normalised(&self, x: Tensor<3>) -> Tensor<3> {
+        match &self.norm {
             Some(norm) => norm.forward(x),
             None => x,
-        };
-        (x, ModelState(states), routed)
+        }
     }
 
     /// Scores of the next token for chosen rows of the hidden state.

@@ -14,7 +14,7 @@ use crate::{AnyMixer, AnyState};
 /// y = Σ_i s_i norm_i(mixer_i(a_i x))
 /// ```
 ///
-/// With `s_i = 1/count` and the norms it is the mean of normalised results that Hymba takes (arXiv:2411.13676, eq. 3);
+/// With `s_i = 1/count` and the norms it is the mean of normalised results that Hymba takes (arXiv:2411.13676, §2.1);
 /// with multipliers and no norms it is Falcon-H1's sum (arXiv:2507.22448, §2.1).
 #[derive(Module, Debug)]
 pub(crate) struct Parallel {

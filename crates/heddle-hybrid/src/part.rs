@@ -77,14 +77,23 @@ pub(crate) fn defaults<S: Default + Serialize>() -> KindTable {
 
 /// Moves the keys of `S` from a table into its type.
 fn take<S: Default + Serialize + DeserializeOwned>(table: &mut KindTable) -> Result<S, SettingsError> {
-    let mut taken = KindTable::new();
-    for key in defaults::<S>().keys() {
-        let Some(value) = table.remove(key) else { continue };
-        let alone = KindTable::from_iter([(key.clone(), value.clone())]);
-        serde_json::from_value::<S>(Value::Object(alone))
-            .map_err(|error| SettingsError::new(key, error.to_string(), "see the settings that every part has"))?;
-        taken.insert(key.clone(), value);
-    }
-    serde_json::from_value(Value::Object(taken))
-        .map_err(|error| SettingsError::new("kind", error.to_string(), "see the settings that every part has"))
+    let defaults = defaults::<S>();
+    let taken = defaults.keys().filter_map(|key| Some((key.clone(), table.remove(key)?))).collect();
+    read(&defaults, taken)
+}
+
+/// Settings laid over their defaults; an error names the setting at fault.
+pub(crate) fn read<S: DeserializeOwned>(defaults: &KindTable, settings: KindTable) -> Result<S, SettingsError> {
+    let laid = |settings: KindTable| {
+        let whole = defaults.clone().into_iter().chain(settings).collect();
+        serde_json::from_value::<S>(Value::Object(whole))
+    };
+    laid(settings.clone()).map_err(|error| {
+        let alone = |key: &String, value: &Value| laid(KindTable::from_iter([(key.clone(), value.clone())]));
+        let fault = settings.iter().find_map(|(key, value)| Some((key, alone(key, value).err()?)));
+        match fault {
+            Some((key, error)) => SettingsError::new(key, error.to_string(), "see the settings of its kind"),
+            None => SettingsError::new("kind", error.to_string(), "see the settings of this kind"),
+        }
+    })
 }

@@ -111,7 +111,8 @@ mod tests {
             ("nemotron-h", 8_101.0, None),
             ("granite-hybrid", 3_191.4, None),
             ("bamba", 9_780.0, None),
-            ("qwen3-next", 79_700.0, Some(3_900.0)),
+            // Its name rounds the active ones down.
+            ("qwen3-next", 80_000.0, Some(3_870.0)),
             ("lfm2", 1_170.3, None),
         ] {
             let cost = cost(name, 1);

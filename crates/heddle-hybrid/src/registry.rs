@@ -90,10 +90,7 @@ impl MixerRegistry {
         assert!(taken.is_none(), "mixer `{kind}`: the setting `{}` is one that every mixer has", taken.unwrap().0);
         let complete = defaults.clone();
         let build = move |settings: KindTable, d_model: usize, init: &mut Init| {
-            let mut table = complete.clone();
-            table.extend(settings);
-            let settings: S = serde_json::from_value(Value::Object(table))
-                .map_err(|error| SettingsError::new("kind", error.to_string(), "see the block's settings"))?;
+            let settings: S = part::read(&complete, settings)?;
             Ok(AnyMixer::new(settings.init(d_model, init)?))
         };
         self.entries.insert(kind.to_owned(), Entry { defaults, build: Arc::new(build) });

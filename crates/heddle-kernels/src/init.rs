@@ -48,6 +48,11 @@ impl Init {
         Self { fills: false, ..Self::new(0, device) }
     }
 
+    /// Whether parameters get no numbers of their own.
+    pub fn is_outline(&self) -> bool {
+        !self.fills
+    }
+
     /// The device that parameters go to.
     pub fn device(&self) -> &Device {
         &self.device

@@ -53,6 +53,14 @@ impl RunConfig {
             check(key, (0.0..1.0).contains(&value), value, "at least 0 and below 1")?;
         }
         check("train.lr_floor", (0.0..=1.0).contains(&train.lr_floor), train.lr_floor, "from 0 to 1")?;
+        let keys = ["train.gradient_checkpointing", "model.dropout"];
+        check(
+            keys[0],
+            !train.gradient_checkpointing || self.model.dropout == 0.0,
+            true,
+            "false where `model.dropout` is not 0",
+        )
+        .map_err(|range| OutOfRange { keys: keys.into(), ..range })?;
         let permitted = format!("at most `train.steps` ({})", train.steps);
         check("train.warmup", train.warmup <= train.steps, train.warmup, &permitted)
             .map_err(|range| OutOfRange { keys: vec!["train.warmup", "train.steps"], ..range })

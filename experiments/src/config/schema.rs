@@ -71,6 +71,9 @@ pub struct TrainConfig {
     pub epsilon: f64,
     /// The gradient's global 2-norm is clipped to this; 0 turns clipping off.
     pub clip: f64,
+    /// Whether the backward pass computes each layer again instead of keeping its numbers: the memory of one layer, for
+    /// one more forward pass (arXiv:1604.06174).
+    pub gradient_checkpointing: bool,
     /// Steps between two records of loss and learning rate.
     pub log_every: u64,
     /// Steps between two checkpoints; 0 saves only when evaluating and at the end.
@@ -91,6 +94,7 @@ impl Default for TrainConfig {
             beta2: 0.95,
             epsilon: 1e-8,
             clip: 1.0,
+            gradient_checkpointing: false,
             log_every: 10,
             checkpoint_every: 0,
         }

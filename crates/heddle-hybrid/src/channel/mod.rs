@@ -20,6 +20,7 @@ use crate::registry::{KindTable, split_kind, unknown_kind};
 
 /// A map of each token by itself.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a layer has one, and no module of Burn's stands in a box")]
 pub enum ChannelMixer {
     /// See [`Mlp`].
     Mlp(Mlp),
@@ -54,8 +55,7 @@ fn build<S: ChannelSettings>(
     d_model: usize,
     init: &mut Init,
 ) -> Result<Option<ChannelMixer>, SettingsError> {
-    let settings: S = serde_json::from_value(Value::Object(settings))
-        .map_err(|error| SettingsError::new("kind", error.to_string(), "see the settings of this kind"))?;
+    let settings: S = part::read(&part::defaults::<S>(), settings)?;
     settings.init(d_model, init).map(Some)
 }
 

@@ -41,6 +41,11 @@ fn plan(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
     let attention = attention_settings(keys, d_model, eps)?;
     let delta = delta_settings(keys, eps)?;
     let sizes = sizes(keys, d_model, &attention, &delta)?;
+    let mixers = mixers(&sizes);
+    let parts = |[attention, mixture]: [bool; 2]| {
+        [&[Part::new("", "", norms::LLAMA), mixers[usize::from(attention)].clone()], &channel(mixture, experts)[..]]
+            .concat()
+    };
     let gated = SwiGluSettings { expand: expand(keys.size("intermediate_size")?, d_model), ..Default::default() };
     Ok(Plan {
         model: ModelConfig {
@@ -61,10 +66,7 @@ fn plan(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
         },
         vocab: keys.size("vocab_size")?,
         frame: llama::FRAME,
-        layers: layers
-            .into_iter()
-            .map(|[attention, mixture]| parts(attention, mixture.then_some(experts), &sizes))
-            .collect(),
+        layers: layers.into_iter().map(parts).collect(),
     })
 }
 
@@ -147,22 +149,24 @@ fn layer_kinds(keys: &Keys<'_>) -> Result<Vec<bool>, PretrainedError> {
     kinds.iter().map(kind).collect()
 }
 
-fn parts(attention: bool, experts: Option<usize>, sizes: &Sizes) -> Vec<Part> {
-    let mixer = match attention {
-        true => Part::new("self_attn.", "mixer.", names::ATTENTION_QWEN).with(queries_and_gates(sizes)),
-        false => Part::new("linear_attn.", "mixer.", names::DELTA_NET).with(delta_projections(sizes)),
-    };
-    let mut parts = vec![Part::new("", "", norms::LLAMA), mixer];
-    match experts {
-        None => parts.push(Part::new("mlp.", "channel.SwiGlu.", GATED)),
-        Some(count) => {
-            parts.push(Part::new("mlp.", "channel.Experts.", names::ROUTER_QWEN));
-            parts.push(Part::new("mlp.shared_expert.", "channel.Experts.shared.", GATED));
-            let each = Part::new("mlp.experts.#.", "channel.Experts.experts.#.", GATED);
-            parts.push(Part { count, ..each });
-        }
+/// Gated DeltaNet, and attention.
+fn mixers(sizes: &Sizes) -> [Part; 2] {
+    [
+        Part::new("linear_attn.", "mixer.", names::DELTA_NET).with(delta_projections(sizes)),
+        Part::new("self_attn.", "mixer.", names::ATTENTION_QWEN).with(queries_and_gates(sizes)),
+    ]
+}
+
+fn channel(mixture: bool, experts: usize) -> Vec<Part> {
+    if !mixture {
+        return vec![Part::new("mlp.", "channel.SwiGlu.", GATED)];
     }
-    parts
+    let each = Part::new("mlp.experts.#.", "channel.Experts.experts.#.", GATED);
+    vec![
+        Part::new("mlp.", "channel.Experts.", names::ROUTER_QWEN),
+        Part::new("mlp.shared_expert.", "channel.Experts.shared.", GATED),
+        Part { count: experts, ..each },
+    ]
 }
 
 /// Stretches of a tensor that repeats for every one of `count` heads what is `repeat` rows long: the rows from `start`, `len`

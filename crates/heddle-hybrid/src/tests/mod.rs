@@ -1,8 +1,10 @@
 //! What the model's settings change, and what they leave as it is.
 
+mod weights;
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor};
-use heddle_kernels::{cross_entropy_at, layer_norm, rms_norm};
+use heddle_kernels::{layer_norm, rms_norm};
 use serde_json::{Value, json};
 
 use crate::{Init, MixerRegistry, Model, ModelConfig, ModelError};
@@ -234,100 +236,6 @@ fn any_structure_decodes_as_it_reads_and_holds_the_state_it_claims() {
     }
 }
 
-fn shared(rank: Option<usize>) -> Value {
-    json!({
-        "layers": ["attention+mlp", "mamba", "attention+mlp"],
-        "mixer": {"attention": {"shared": true, "adapter_rank": rank}},
-        "channel": {"mlp": {"shared": true, "adapter_rank": rank}},
-    })
-}
-
-#[test]
-fn a_shared_part_is_one_set_of_weights_that_learns_from_every_use() {
-    let device = Device::flex().autodiff();
-    let tied = build(&config(shared(None)), &device).unwrap();
-    let once = model(json!({"layers": ["attention+mlp", "mamba"]}));
-    assert_eq!(tied.num_params(), once.num_params() + 2 * 16, "two more norms");
-
-    // The gradient of the shared weight is the sum of those of two equal copies.
-    let loss = |model: &Model| {
-        let (hidden, _) = model.forward(tokens(&device), model.state(2, &device));
-        let logits = model.logits(hidden.reshape([14, 16]));
-        cross_entropy_at(logits, tokens(&device).flatten::<1>(0, 1))
-    };
-    let weight = |model: &Model, layer: usize| {
-        let mixer = model.layers[layer].mixer.as_ref().unwrap().base(&model.shared.mixers).clone();
-        gradient_source(&mixer)
-    };
-    let mut copies = tied.clone();
-    for layer in [0, 2] {
-        let mixer = tied.layers[0].mixer.as_ref().unwrap().base(&tied.shared.mixers).clone().fork(&device);
-        copies.layers[layer].mixer = Some(crate::shared::Slot::Own(mixer));
-    }
-    let (a, b) = (loss(&tied), loss(&copies));
-    assert_close(a.clone(), b.clone());
-    let (from_shared, from_copies) = (a.backward(), b.backward());
-    let sum = weight(&copies, 0).grad(&from_copies).unwrap() + weight(&copies, 2).grad(&from_copies).unwrap();
-    assert_close(weight(&tied, 0).grad(&from_shared).unwrap() * 100.0, sum * 100.0);
-}
-
-/// The first matrix of a module.
-fn gradient_source<M: Module>(module: &M) -> Tensor<2> {
-    struct First(Option<Tensor<2>>);
-    impl ModuleVisitor for First {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let value: Box<dyn core::any::Any> = Box::new(param.val());
-            if let (None, Ok(matrix)) = (&self.0, value.downcast::<Tensor<2>>()) {
-                self.0 = Some(*matrix);
-            }
-        }
-    }
-    let mut first = First(None);
-    module.visit(&mut first);
-    first.0.expect("a mixer has a matrix")
-}
-
-#[test]
-fn an_adapter_starts_at_nothing_and_tells_uses_apart_once_it_is_trained() {
-    let (plain, mut adapted) = (model(shared(None)), model(shared(Some(3))));
-    // Other parts are drawn after the adapters; what is shared is drawn before.
-    adapted.layers[1] = plain.layers[1].clone();
-    adapted.head = plain.head.clone();
-    adapted.shared.channels = plain.shared.channels.clone();
-    assert_close(hidden(&plain), hidden(&adapted));
-    let path = "layers.2.mixer.adapter.maps.0.up.weight";
-    assert!(has(&adapted, path), "{:?}", paths(&adapted));
-    assert_eq!(
-        adapted.num_params() - plain.num_params(),
-        // Query, key, value, output, and the two maps of the plain feed-forward layer, at two places each.
-        2 * 3 * (4 * (16 + 16) + 2 * (16 + 64))
-    );
-    let device = Device::flex().autodiff();
-    let model = build(&config(shared(Some(3))), &device).unwrap();
-    let (hidden, _) = model.forward(tokens(&device), model.state(2, &device));
-    let gradients = model.logits(hidden.reshape([14, 16])).square().mean().backward();
-    struct Learns<'a>(&'a burn::tensor::Gradients, Vec<String>, usize);
-    impl ModuleVisitor for Learns<'_> {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.1.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.1.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let path = self.1.join(".");
-            let gradient = param.val().grad(self.0).unwrap_or_else(|| panic!("`{path}` gets no gradient"));
-            let size = gradient.abs().max().into_scalar::<f32>();
-            // While one factor of a product is zero the other one cannot learn.
-            assert_eq!(size > 0.0, !(path.contains("maps") && path.ends_with("down.weight")), "`{path}`: {size}");
-            self.2 += 1;
-        }
-    }
-    let mut learns = Learns(&gradients, vec![], 0);
-    model.visit(&mut learns);
-    assert_eq!(learns.2, paths(&model).len());
-}
-
 #[test]
 fn what_cannot_be_is_refused_by_its_key() {
     let refused = |changes: Value, key: &str, part: &str| {
@@ -343,6 +251,9 @@ fn what_cannot_be_is_refused_by_its_key() {
     let mixer = |settings: Value| json!({"mixer": {"attention": settings}});
     refused(mixer(json!({"output_scale": 0.0})), "model.mixer.attention.output_scale", "no multiplier");
     refused(mixer(json!({"shared": 3})), "model.mixer.attention.shared", "invalid type");
+    refused(mixer(json!({"heads": 2, "window": "wide"})), "model.mixer.attention.window", "invalid type");
+    refused(mixer(json!({"hats": 2})), "model.mixer.attention.hats", "unknown field");
+    refused(json!({"channel": {"mlp": {"activation": "elu"}}}), "model.channel.mlp.activation", "unknown variant");
     refused(mixer(json!({"adapter_rank": 2})), "model.mixer.attention.adapter_rank", "shared = true");
     refused(mixer(json!({"shared": true, "adapter_rank": 0})), "model.mixer.attention.adapter_rank", "rank 0");
     let beside = json!({"layers": ["mamba|attention"], "mixer": {"attention": {"shared": true}}});

@@ -1,0 +1,101 @@
+//! Gradients layer by layer: time for memory.
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Int, Tensor};
+
+use crate::layer::Common;
+use crate::{LayerRouting, Model};
+
+/// What [`Model::gradients_by_layer`] computes.
+#[derive(Debug)]
+pub struct LayerGradients {
+    /// The loss, without those of mixtures of experts: `[1]`.
+    pub loss: Tensor<1>,
+    /// Gradients of the loss and of those of mixtures of experts, for every parameter.
+    pub gradients: GradientsParams,
+    /// Where the tokens of each mixture of experts were sent, layer by layer.
+    pub routed: Vec<LayerRouting>,
+}
+
+impl Model {
+    /// Gradients of `loss`, a function of the normalised hidden state, for sequences that begin with `tokens`.
+    ///
+    /// A first pass keeps what every layer reads and nothing else. Then, last layer first, each is computed again and
+    /// differentiated by itself (arXiv:1604.06174, §4.1, with a segment a layer). So the numbers of one layer are held
+    /// at a time, for one more forward pass.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[b, l]`; what `loss` takes: `[b, l, d]`, what it gives: `[1]`
+    ///
+    /// # Panics
+    /// If the model is not on a device with gradients, or has dropout, which would draw anew.
+    ///
+    /// # Examples
+    /// ```
+    /// use burn::tensor::{Device, Int, Tensor};
+    /// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+    ///
+    /// let config: ModelConfig = serde_json::from_str(
+    ///     r#"{"d_model": 16, "layers": ["gru * 4"], "mixer": {"gru": {"kind": "gru"}}}"#,
+    /// ).unwrap();
+    /// let device = Device::flex().autodiff();
+    /// let model = Model::new(&config, 10, &MixerRegistry::default(), &mut Init::new(0, &device)).unwrap();
+    /// let tokens = Tensor::<2, Int>::from_ints([[1, 2, 3]], &device);
+    /// let by_layer = model.gradients_by_layer(tokens, |hidden| hidden.abs().mean());
+    /// assert!(by_layer.gradients.len() > 4 * 5);
+    /// ```
+    pub fn gradients_by_layer(
+        &self,
+        tokens: Tensor<2, Int>,
+        loss: impl FnOnce(Tensor<3>) -> Tensor<1>,
+    ) -> LayerGradients {
+        assert!(
+            self.dropout.prob == 0.0,
+            "model: gradients by layer and dropout {} exclude each other",
+            self.dropout.prob
+        );
+        let mut inputs = self.layer_inputs(tokens.clone().inner());
+        let mut gradients = GradientsAccumulator::new();
+        let mut differentiate = |objective: Tensor<1>, input: Option<Tensor<3>>| {
+            let mut found = objective.backward();
+            let upstream = input.and_then(|input| input.grad_remove(&mut found));
+            gradients.accumulate(self, GradientsParams::from_grads(found, self));
+            upstream
+        };
+        let mut take = || Tensor::from_inner(inputs.pop().expect("one for each layer and the head")).require_grad();
+
+        let x: Tensor<3> = take();
+        let loss = loss(self.normalised(x.clone()));
+        let mut upstream = differentiate(loss.clone(), Some(x)).expect("a loss depends on the hidden state");
+        let (device, sizes) = (tokens.device(), [tokens.dims()[0], self.d_model()]);
+        let common = Common { pool: &self.shared, dropout: &self.dropout };
+        let mut routed = vec![];
+        for (index, layer) in self.layers.iter().enumerate().rev() {
+            let x: Tensor<3> = take();
+            let (y, _, routing) = layer.forward(x.clone(), layer.state(&self.shared, sizes, &device), common);
+            let mut objective = (y * Tensor::from_inner(upstream)).sum();
+            if let Some(routing) = routing {
+                objective = objective + routing.loss.clone();
+                routed.push(LayerRouting { layer: index, routing });
+            }
+            upstream = differentiate(objective, Some(x)).expect("a layer adds to what it reads");
+        }
+        differentiate((self.embedded(tokens) * Tensor::from_inner(upstream)).sum(), None);
+        routed.reverse();
+        LayerGradients { loss, gradients: gradients.grads(), routed }
+    }
+
+    /// What each layer reads, and last what the final norm reads, without gradients.
+    fn layer_inputs(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
+        let plain = self.valid();
+        let (device, sizes) = (tokens.device(), [tokens.dims()[0], self.d_model()]);
+        let common = Common { pool: &plain.shared, dropout: &plain.dropout };
+        let mut inputs = vec![plain.embedded(tokens)];
+        for layer in &plain.layers {
+            let x = inputs[inputs.len() - 1].clone();
+            inputs.push(layer.forward(x, layer.state(&plain.shared, sizes, &device), common).0);
+        }
+        inputs
+    }
+}
