@@ -116,7 +116,20 @@ macro_rules! families {
 }
 
 mod agrees {
-    families!(llama, llama3_rope, mistral, mamba, falcon_mamba, mamba2, mamba2_dtlimit, jamba, lfm2, bamba);
+    families!(
+        llama,
+        llama3_rope,
+        mistral,
+        mamba,
+        falcon_mamba,
+        mamba2,
+        mamba2_dtlimit,
+        jamba,
+        lfm2,
+        bamba,
+        granitemoehybrid,
+        qwen3_next
+    );
 }
 
 #[test]

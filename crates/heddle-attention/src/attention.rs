@@ -64,7 +64,11 @@ impl Attention {
         let p = width / heads;
         let eps = self.sight.qk_norm_eps.unwrap_or(NORM_EPS);
         let x = match norm {
-            Some(gamma) => rms_norm(x.reshape([b, l * heads, p]), gamma.val(), eps).reshape([b, l, heads, p]),
+            Some(gamma) => {
+                let plus_one = self.sight.qk_norm_plus_one == Some(true);
+                let gamma = if plus_one { gamma.val() + 1.0 } else { gamma.val() };
+                rms_norm(x.reshape([b, l * heads, p]), gamma, eps).reshape([b, l, heads, p])
+            }
             None => x.reshape([b, l, heads, p]),
         };
         x.swap_dims(1, 2)
@@ -95,14 +99,15 @@ impl Attention {
     /// The rule for `l` queries behind `before` keys. Positions are counted along the cache, which is the sequence itself
     /// or, with a window, its first and last tokens, whose distances from each other no query asks for.
     fn rule(&self, before: usize, l: usize) -> AttentionRule {
-        let sight = &self.sight;
+        let (sight, usual) = (&self.sight, AttentionRule::causal(self.head_width(), before));
         AttentionRule {
+            scale: sight.score_scale.unwrap_or(usual.scale),
             causal: sight.causal,
             window: sight.window,
             sinks: sight.sinks,
             softcap: sight.softcap,
             blocks: sight.sparsity.as_ref().map(|sparsity| self.mask.covering(sparsity, before + l)),
-            ..AttentionRule::causal(self.head_width(), before)
+            ..usual
         }
     }
 

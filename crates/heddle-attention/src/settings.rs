@@ -42,6 +42,10 @@ pub struct AttentionSettings {
     pub qk_norm: bool,
     /// ε of those norms; none means 1e-6.
     pub qk_norm_eps: Option<f64>,
+    /// Whether the scale of those norms is stored as what is added to one; none means not.
+    pub qk_norm_plus_one: Option<bool>,
+    /// Multiplier of the scores; none means one over the root of a head's width.
+    pub score_scale: Option<f64>,
     /// Bound that scores are squeezed into (arXiv:2408.00118, §2); none means no bound.
     pub softcap: Option<f64>,
     /// Whether a sigmoid gate of the input multiplies the heads' outputs (arXiv:2505.06708).
@@ -69,6 +73,8 @@ impl Default for AttentionSettings {
             max_length: 2048,
             qk_norm: false,
             qk_norm_eps: None,
+            qk_norm_plus_one: None,
+            score_scale: None,
             softcap: None,
             output_gate: false,
             bias: false,
@@ -84,7 +90,9 @@ impl MixerSettings for AttentionSettings {
         let [h, g, p] = self.heads(d_model)?;
         self.check_sight()?;
         self.check_positions(p)?;
-        let norm = |init: &mut Init| -> Option<Param<Tensor<1>>> { self.qk_norm.then(|| init.constant([p], 1.0)) };
+        let start = if self.qk_norm_plus_one == Some(true) { 0.0 } else { 1.0 };
+        let norm = |init: &mut Init| -> Option<Param<Tensor<1>>> { self.qk_norm.then(|| init.constant([p], start)) };
+
         Ok(Attention {
             query: init.linear(d_model, h * p, self.bias),
             key: init.linear(d_model, g * p, self.bias),
@@ -127,6 +135,10 @@ impl AttentionSettings {
         if let Some(eps) = self.qk_norm_eps.filter(|eps| !(*eps >= 0.0 && eps.is_finite())) {
             let problem = format!("{eps} is no ε");
             return Err(SettingsError::new("qk_norm_eps", problem, "use a small positive number"));
+        }
+        if let Some(scale) = self.score_scale.filter(|scale| !(*scale > 0.0 && scale.is_finite())) {
+            let problem = format!("{scale} is no multiplier of scores");
+            return Err(SettingsError::new("score_scale", problem, "use a positive number"));
         }
         if let Some(cap) = self.softcap.filter(|cap| !(*cap > 0.0 && cap.is_finite())) {
             return Err(SettingsError::new(

@@ -1,8 +1,8 @@
 //! Initial parameters, drawn on the host.
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Shape, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -34,8 +34,9 @@ impl Init {
 
     /// A source of parameters that have their shapes and no numbers: each is one zero, seen as often as its shape says.
     ///
-    /// A model built from it takes next to no memory on a device that can repeat an element (Burn's Flex can), however
-    /// large it is. It is there to be measured, or to be filled from a file.
+    /// A model built from it takes next to no memory, however large it is; where its parameters are used all the same, it
+    /// takes a device that can repeat an element (Burn's Flex can). It is there to be measured, or to be given the numbers of a
+    /// file, not to be trained.
     ///
     /// ```
     /// use burn::{module::Module, tensor::Device};
@@ -76,7 +77,11 @@ impl Init {
         mut f: impl FnMut(&mut Self, usize) -> f32,
     ) -> Param<Tensor<D>> {
         if !self.fills {
-            return Param::from_tensor(Tensor::<D>::zeros([1; D], &self.device).expand(shape));
+            let zeros = move |device: &Device, grad: bool| {
+                let zeros = Tensor::<D>::zeros([1; D], device).expand(shape);
+                if grad { zeros.require_grad() } else { zeros }
+            };
+            return Param::uninitialized(ParamId::new(), zeros, self.device.clone(), true, Shape::from(shape));
         }
         let values = (0..shape.iter().product()).map(|i| f(self, i)).collect::<Vec<f32>>();
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))

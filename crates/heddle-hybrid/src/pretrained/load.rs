@@ -35,11 +35,15 @@ impl Architecture {
             let problem = format!("there are only {} tensors for the layers that it asks for", files.len());
             return Err(PretrainedError::config("num_hidden_layers", problem, super::error::SAME_MODEL));
         }
+        for (name, shape) in self.shared_tensors() {
+            check_shape(files, &name, shape)?;
+        }
         let model = Model::new(self.model(), self.vocab(), mixers, &mut Init::outline(device))?;
         let rules: BTreeMap<String, Rule> = self.rules().into_iter().map(|rule| (rule.ours.clone(), rule)).collect();
         let tied = self.tied_head();
         let permitted = |name: &str| name.ends_with(BUFFER) || tied.is_some_and(|[_, head]| name == head);
-        let model = fill(model, files, |path| rules.get(path).map(|rule| (rule.theirs.clone(), rule.view)), permitted)?;
+        let model =
+            fill(model, files, |path| rules.get(path).map(|rule| (rule.theirs.clone(), rule.view.clone())), permitted)?;
         if let Some([embedding, head]) = tied.filter(|[_, head]| files.names().any(|name| name == *head)) {
             check_copy(files, [embedding, head], self.model().d_model)?;
         }
@@ -73,11 +77,7 @@ fn fill<R: Read + Seek>(
     for (path, shape) in shapes(&model) {
         let unnamed = || PretrainedError::tensor(&path, "no tensor of this family is known for this parameter");
         let (name, view) = source(&path).ok_or_else(unnamed)?;
-        let (there, expected) = (files.shape(&name)?, view.theirs(&shape));
-        if there != expected {
-            let problem = format!("its shape is {there:?}, and the config asks for {expected:?}");
-            return Err(PretrainedError::tensor(&name, problem));
-        }
+        check_shape(files, &name, &view.theirs(&shape))?;
         used.insert(name.clone());
         sources.push((name, view));
     }
@@ -87,6 +87,17 @@ fn fill<R: Read + Seek>(
     let mut fill = Fill { sources: sources.into_iter(), files, error: None };
     let model = model.map(&mut fill);
     fill.error.map_or(Ok(model), Err)
+}
+
+fn check_shape<R: Read + Seek>(files: &TensorFiles<R>, name: &str, expected: &[usize]) -> Result<(), PretrainedError> {
+    let there = files.shape(name)?;
+    match there == expected {
+        true => Ok(()),
+        false => {
+            let problem = format!("its shape is {there:?}, and the config asks for {expected:?}");
+            Err(PretrainedError::tensor(name, problem))
+        }
+    }
 }
 
 /// The path and shape of every parameter, in order.
@@ -124,7 +135,7 @@ impl<S: Iterator<Item = (String, View)>, R: Read + Seek> ModuleMapper for Fill<'
         let source = self.sources.next();
         let (Some((name, view)), None) = (source, &self.error) else { return param };
         let (shape, device) = (param.lazy_shape(), param.lazy_device());
-        match values(self.files, &name, view, &shape.to_vec()) {
+        match values(self.files, &name, &view, &shape.to_vec()) {
             Ok(values) => Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &device)),
             Err(error) => {
                 self.error = Some(error);
@@ -138,19 +149,36 @@ impl<S: Iterator<Item = (String, View)>, R: Read + Seek> ModuleMapper for Fill<'
 fn values<R: Read + Seek>(
     files: &mut TensorFiles<R>,
     name: &str,
-    view: View,
+    view: &View,
     ours: &[usize],
 ) -> Result<Vec<f32>, PretrainedError> {
-    let mut values = vec![0.0; ours.iter().product()];
+    let count = ours.iter().product();
+    let mut values = vec![0.0; count];
     let mut finite = true;
-    let row = ours.first().copied().unwrap_or(1);
-    files.read(name, row, |first, stretch| {
-        finite &= stretch.iter().all(|value| value.is_finite());
-        match (view, ours) {
-            (View::Transposed, [_, d_out]) => transpose(stretch, row, &mut values, *d_out, first / row),
-            _ => values[first..first + stretch.len()].copy_from_slice(stretch),
+    let check = |stretch: &[f32]| stretch.iter().all(|value| value.is_finite());
+    match (view, ours) {
+        (View::Transposed, &[row, width]) => files.read_part(name, row, 0..count, |first, stretch| {
+            finite &= check(stretch);
+            transpose(stretch, row, &mut values, [width, first / row]);
+        })?,
+        (View::Picked(picked), &[row, width]) => {
+            if row != picked.width() || width != picked.each().count() {
+                return Err(PretrainedError::tensor(name, format!("its parts do not make up {ours:?}")));
+            }
+            let mut column = 0;
+            for &[first, count] in &picked.rows {
+                files.read_part(name, row, first * row..(first + count) * row, |at, stretch| {
+                    finite &= check(stretch);
+                    transpose(stretch, row, &mut values, [width, column + at / row]);
+                })?;
+                column += count;
+            }
         }
-    })?;
+        _ => files.read_part(name, 1, 0..count, |first, stretch| {
+            finite &= check(stretch);
+            values[first..first + stretch.len()].copy_from_slice(stretch);
+        })?,
+    }
     match finite {
         true => Ok(values),
         false => Err(PretrainedError::Tensor {
@@ -162,7 +190,7 @@ fn values<R: Read + Seek>(
 }
 
 /// Writes rows of length `row` as the columns from `start` of a matrix with rows of length `width`.
-fn transpose(rows: &[f32], row: usize, matrix: &mut [f32], width: usize, start: usize) {
+fn transpose(rows: &[f32], row: usize, matrix: &mut [f32], [width, start]: [usize; 2]) {
     let count = rows.len() / row;
     for (i, to) in matrix.chunks_exact_mut(width).enumerate() {
         for (to, from) in to[start..start + count].iter_mut().zip(rows[i..].iter().step_by(row)) {
@@ -178,10 +206,12 @@ fn check_copy<R: Read + Seek>(
     width: usize,
 ) -> Result<(), PretrainedError> {
     let shape = files.shape(original)?.to_vec();
-    let original = values(files, original, View::Same, &shape)?;
+    let original = values(files, original, &View::Same, &shape)?;
     let mut same = files.shape(copy)? == shape;
     if same {
-        files.read(copy, width, |first, stretch| same &= original[first..first + stretch.len()] == *stretch)?;
+        files.read_part(copy, width, 0..original.len(), |first, stretch| {
+            same &= original[first..first + stretch.len()] == *stretch
+        })?;
     }
     match same {
         true => Ok(()),

@@ -1,7 +1,9 @@
 //! Which tensor of a file is which parameter of ours.
 
+use std::sync::Arc;
+
 /// How a tensor of a file lies in our parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum View {
     /// As it is.
     Same,
@@ -9,12 +11,37 @@ pub(super) enum View {
     Transposed,
     /// The filters of a depthwise convolution: `[e, 1, k]` there, `[e, k]` here.
     Filter,
+    /// Some rows of a linear map, or of a stack of them.
+    Picked(Picked),
+}
+
+/// Rows of a tensor `[…, d_out, d_in]`, counted through all that stands before `d_in`, which are the columns of our
+/// `[d_in, …]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Picked {
+    /// The tensor's shape.
+    pub(super) shape: Vec<usize>,
+    /// The first and the number of neighbouring rows, in our order.
+    pub(super) rows: Vec<[usize; 2]>,
+}
+
+impl Picked {
+    /// Length of a row.
+    pub(super) fn width(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The rows, one by one.
+    pub(super) fn each(&self) -> impl Iterator<Item = usize> + '_ {
+        self.rows.iter().flat_map(|&[first, count]| first..first + count)
+    }
 }
 
 impl View {
     /// The shape that a file must give a parameter of shape `ours`.
-    pub(super) fn theirs(self, ours: &[usize]) -> Vec<usize> {
+    pub(super) fn theirs(&self, ours: &[usize]) -> Vec<usize> {
         match (self, ours) {
+            (Self::Picked(picked), _) => picked.shape.clone(),
             (Self::Transposed, [d_in, d_out]) => vec![*d_out, *d_in],
             (Self::Filter, [e, k]) => vec![*e, 1, *k],
             _ => ours.to_vec(),
@@ -25,16 +52,18 @@ impl View {
 /// What a row of a [`Table`] names.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Row {
-    /// One tensor.
-    One(View),
+    /// One tensor, as it is.
+    Same,
+    /// A linear map's weight alone.
+    Transposed,
+    /// The filters of a convolution.
+    Filter,
     /// A linear map: its weight and, if our layer has one, its bias.
     Linear,
 }
 
 /// Tensors of a part of a layer: the name in the file, the path of our parameter, and what it is.
 pub(super) type Table = &'static [(&'static str, &'static str, Row)];
-
-const SAME: Row = Row::One(View::Same);
 
 /// Attention.
 pub(super) const ATTENTION: Table = &[
@@ -50,43 +79,43 @@ pub(super) const ATTENTION_LFM2: Table = &[
     ("k_proj", "key", Row::Linear),
     ("v_proj", "value", Row::Linear),
     ("out_proj", "output", Row::Linear),
-    ("q_layernorm.weight", "query_norm", SAME),
-    ("k_layernorm.weight", "key_norm", SAME),
+    ("q_layernorm.weight", "query_norm", Row::Same),
+    ("k_layernorm.weight", "key_norm", Row::Same),
 ];
 
 /// Mamba, with the norms of Jamba.
 pub(super) const MAMBA: Table = &[
     ("in_proj", "in_proj", Row::Linear),
-    ("conv1d.weight", "conv_weight", Row::One(View::Filter)),
-    ("conv1d.bias", "conv_bias", SAME),
+    ("conv1d.weight", "conv_weight", Row::Filter),
+    ("conv1d.bias", "conv_bias", Row::Same),
     ("x_proj", "selection.proj", Row::Linear),
-    ("dt_proj.weight", "dt_proj.weight", Row::One(View::Transposed)),
-    ("dt_proj.bias", "dt_bias", SAME),
-    ("A_log", "a_log", SAME),
-    ("D", "skip", SAME),
+    ("dt_proj.weight", "dt_proj.weight", Row::Transposed),
+    ("dt_proj.bias", "dt_bias", Row::Same),
+    ("A_log", "a_log", Row::Same),
+    ("D", "skip", Row::Same),
     ("out_proj", "out_proj", Row::Linear),
-    ("dt_layernorm.weight", "inner_norm.delta", SAME),
-    ("b_layernorm.weight", "inner_norm.write", SAME),
-    ("c_layernorm.weight", "inner_norm.read", SAME),
+    ("dt_layernorm.weight", "inner_norm.delta", Row::Same),
+    ("b_layernorm.weight", "inner_norm.write", Row::Same),
+    ("c_layernorm.weight", "inner_norm.read", Row::Same),
 ];
 
 /// Mamba-2.
 pub(super) const MAMBA2: Table = &[
     ("in_proj", "in_proj", Row::Linear),
-    ("conv1d.weight", "conv_weight", Row::One(View::Filter)),
-    ("conv1d.bias", "conv_bias", SAME),
-    ("dt_bias", "dt_bias", SAME),
-    ("A_log", "a_log", SAME),
-    ("D", "skip", SAME),
-    ("norm.weight", "norm", SAME),
+    ("conv1d.weight", "conv_weight", Row::Filter),
+    ("conv1d.bias", "conv_bias", Row::Same),
+    ("dt_bias", "dt_bias", Row::Same),
+    ("A_log", "a_log", Row::Same),
+    ("D", "skip", Row::Same),
+    ("norm.weight", "norm", Row::Same),
     ("out_proj", "out_proj", Row::Linear),
 ];
 
 /// The short convolution of LFM2.
 pub(super) const SHORT_CONV: Table = &[
     ("in_proj", "in_proj", Row::Linear),
-    ("conv.weight", "conv_weight", Row::One(View::Filter)),
-    ("conv.bias", "conv_bias", SAME),
+    ("conv.weight", "conv_weight", Row::Filter),
+    ("conv.bias", "conv_bias", Row::Same),
     ("out_proj", "out_proj", Row::Linear),
 ];
 
@@ -97,6 +126,34 @@ pub(super) const GATED: Table =
 /// A gated feed-forward layer as LFM2 calls it.
 pub(super) const GATED_LFM2: Table =
     &[("w1", "gate", Row::Linear), ("w3", "up", Row::Linear), ("w2", "down", Row::Linear)];
+
+/// Gated DeltaNet, beside what its tensors are split into.
+pub(super) const DELTA_NET: Table = &[
+    ("conv1d.weight", "conv_weight", Row::Filter),
+    ("A_log", "decay.a_log", Row::Same),
+    ("dt_bias", "decay.dt_bias", Row::Same),
+    ("norm.weight", "norm", Row::Same),
+    ("out_proj", "out_proj", Row::Linear),
+];
+
+/// Attention of Qwen3-Next, beside queries and gates, which share a tensor.
+pub(super) const ATTENTION_QWEN: Table = &[
+    ("k_proj", "key", Row::Linear),
+    ("v_proj", "value", Row::Linear),
+    ("o_proj", "output", Row::Linear),
+    ("q_norm.weight", "query_norm", Row::Same),
+    ("k_norm.weight", "key_norm", Row::Same),
+];
+
+/// The router of a mixture, and the gate of its expert for every token, of Qwen3-Next.
+pub(super) const ROUTER_QWEN: Table =
+    &[("gate", "router", Row::Linear), ("shared_expert_gate", "shared_gate", Row::Linear)];
+
+/// The router of a mixture of Granite.
+pub(super) const ROUTER_GRANITE: Table = &[("router.layer", "router", Row::Linear)];
+
+/// The last map of a feed-forward layer whose other two share a tensor.
+pub(super) const DOWN_GRANITE: Table = &[("output_linear", "down", Row::Linear)];
 
 /// The router of a mixture of experts.
 pub(super) const ROUTER: Table = &[("router", "router", Row::Linear)];
@@ -111,21 +168,53 @@ pub(super) struct Part {
     pub(super) table: Table,
     /// Experts, each with all the tensors of the table; one where there are none.
     pub(super) count: usize,
+    /// Parameters that are parts of tensors.
+    pub(super) picks: Arc<Vec<Pick>>,
+}
+
+/// A parameter that is a part of a tensor.
+#[derive(Clone, Debug)]
+pub(super) struct Pick {
+    /// The tensor's name within the part.
+    pub(super) theirs: &'static str,
+    /// Our path within the part.
+    pub(super) ours: String,
+    pub(super) picked: Picked,
 }
 
 impl Part {
     pub(super) fn new(theirs: &'static str, ours: &'static str, table: Table) -> Self {
-        Self { theirs, ours, table, count: 1 }
+        Self { theirs, ours, table, count: 1, picks: Arc::default() }
     }
 
-    /// A linear map beside nothing else, or a single tensor.
+    /// The same with parameters that are parts of tensors.
+    pub(super) fn with(self, picks: Vec<Pick>) -> Self {
+        Self { picks: Arc::new(picks), ..self }
+    }
+
+    /// The tensors that parameters are parts of, each perhaps several times, with their shapes.
+    pub(super) fn shared_tensors(&self, layers: &str, index: usize) -> impl Iterator<Item = (String, &[usize])> {
+        let name = move |pick: &Pick| format!("{layers}{index}.{}{}", self.theirs, pick.theirs);
+        let distinct = self.picks.chunk_by(|a, b| a.theirs == b.theirs);
+        distinct.map(move |picks| (name(&picks[0]), picks[0].picked.shape.as_slice()))
+    }
+
     fn rules(&self, layer: &str, index: usize, rules: &mut Vec<Rule>) {
+        for Pick { theirs, ours, picked } in self.picks.iter() {
+            rules.push(Rule {
+                theirs: format!("{layer}{index}.{}{theirs}", self.theirs),
+                ours: format!("layers.{index}.{}{ours}", self.ours),
+                view: View::Picked(picked.clone()),
+            });
+        }
         for expert in 0..self.count {
             let (theirs, ours) = (numbered(self.theirs, expert), numbered(self.ours, expert));
             for (name, path, row) in self.table {
                 let (theirs, ours) = (format!("{layer}{index}.{theirs}{name}"), format!("layers.{index}.{ours}{path}"));
                 match row {
-                    Row::One(view) => rules.push(Rule { theirs, ours, view: *view }),
+                    Row::Same => rules.push(Rule { theirs, ours, view: View::Same }),
+                    Row::Transposed => rules.push(Rule { theirs, ours, view: View::Transposed }),
+                    Row::Filter => rules.push(Rule { theirs, ours, view: View::Filter }),
                     Row::Linear => {
                         let (theirs_bias, ours_bias) = (format!("{theirs}.bias"), format!("{ours}.bias"));
                         let (theirs, ours) = (format!("{theirs}.weight"), format!("{ours}.weight"));
@@ -177,24 +266,26 @@ pub(super) fn rules(frame: &Frame, layers: &[Vec<Part>]) -> Vec<Rule> {
 
 /// The norms before a layer's mixer and its channel mixer, by the names that families give them.
 pub(super) mod norms {
-    use super::{SAME, Table};
+    use super::{Row, Table};
 
     /// Llama.
     pub(in super::super) const LLAMA: Table = &[
-        ("input_layernorm.weight", "mixer_norm.gamma", SAME),
-        ("post_attention_layernorm.weight", "channel_norm.gamma", SAME),
+        ("input_layernorm.weight", "mixer_norm.gamma", Row::Same),
+        ("post_attention_layernorm.weight", "channel_norm.gamma", Row::Same),
     ];
 
     /// Jamba and Bamba.
     pub(in super::super) const JAMBA: Table = &[
-        ("input_layernorm.weight", "mixer_norm.gamma", SAME),
-        ("pre_ff_layernorm.weight", "channel_norm.gamma", SAME),
+        ("input_layernorm.weight", "mixer_norm.gamma", Row::Same),
+        ("pre_ff_layernorm.weight", "channel_norm.gamma", Row::Same),
     ];
 
     /// LFM2.
-    pub(in super::super) const LFM2: Table =
-        &[("operator_norm.weight", "mixer_norm.gamma", SAME), ("ffn_norm.weight", "channel_norm.gamma", SAME)];
+    pub(in super::super) const LFM2: Table = &[
+        ("operator_norm.weight", "mixer_norm.gamma", Row::Same),
+        ("ffn_norm.weight", "channel_norm.gamma", Row::Same),
+    ];
 
     /// Mamba and its relatives, which have no channel mixer.
-    pub(in super::super) const MAMBA: Table = &[("norm.weight", "mixer_norm.gamma", SAME)];
+    pub(in super::super) const MAMBA: Table = &[("norm.weight", "mixer_norm.gamma", Row::Same)];
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -112,14 +113,33 @@ impl<R: Read + Seek> TensorFile<R> {
     ///
     /// # Errors
     /// If the file does not hold the tensor, its numbers are of another kind, or the system fails.
-    pub fn read(&mut self, name: &str, row: usize, mut take: impl FnMut(usize, &[f32])) -> Result<(), PretrainedError> {
+    pub fn read(&mut self, name: &str, row: usize, take: impl FnMut(usize, &[f32])) -> Result<(), PretrainedError> {
+        let count = self.shape(name)?.iter().product();
+        self.read_part(name, row, 0..count, take)
+    }
+
+    /// [`read`](Self::read) for the numbers of `part`, counted from the tensor's first; places are counted from the part's.
+    ///
+    /// # Errors
+    /// As there, and if the part is not one of the tensor.
+    pub fn read_part(
+        &mut self,
+        name: &str,
+        row: usize,
+        part: Range<usize>,
+        mut take: impl FnMut(usize, &[f32]),
+    ) -> Result<(), PretrainedError> {
         let number = self.number(name)?;
         let (start, end) = self.info(name)?.data_offsets;
-        let count = (end - start) / number.bytes;
+        if part.start > part.end || part.end > (end - start) / number.bytes {
+            return Err(PretrainedError::tensor(name, format!("it has no numbers {} to {}", part.start, part.end)));
+        }
+        let count = part.len();
         let row = row.clamp(1, count.max(1));
         let stretch = (STRETCH / row).max(1) * row;
         let io = |source| PretrainedError::Io { file: self.name.clone(), source };
-        self.source.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(io)?;
+        let start = self.data_start + (start + part.start * number.bytes) as u64;
+        self.source.seek(SeekFrom::Start(start)).map_err(io)?;
         let mut bytes = vec![0; stretch.min(count) * number.bytes];
         let mut values = Vec::with_capacity(stretch.min(count));
         for first in (0..count).step_by(stretch) {
@@ -209,12 +229,18 @@ impl<R: Read + Seek> TensorFiles<R> {
         file.shape(name)
     }
 
-    /// See [`TensorFile::read`].
+    /// See [`TensorFile::read_part`].
     ///
     /// # Errors
     /// As there.
-    pub fn read(&mut self, name: &str, row: usize, take: impl FnMut(usize, &[f32])) -> Result<(), PretrainedError> {
+    pub fn read_part(
+        &mut self,
+        name: &str,
+        row: usize,
+        part: Range<usize>,
+        take: impl FnMut(usize, &[f32]),
+    ) -> Result<(), PretrainedError> {
         let place = self.place(name)?;
-        self.files[place].read(name, row, take)
+        self.files[place].read_part(name, row, part, take)
     }
 }

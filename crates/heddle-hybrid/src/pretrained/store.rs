@@ -13,25 +13,50 @@ use super::error::PretrainedError;
 use super::names::{Rule, View};
 use crate::Model;
 
-/// A parameter as a file holds it, in f32; its numbers are fetched from the device only when they are written.
+/// A tensor as a file holds it, in f32; its numbers are fetched from the device only when they are written.
 pub struct NamedTensor {
     /// What it is called in the file.
     pub name: String,
     shape: Vec<usize>,
-    rows: Rows,
-    /// Whether the file holds the parameter's transpose.
-    transposed: bool,
+    /// The parameters that it is made of.
+    parameters: Vec<Parameter>,
 }
 
-/// The numbers of a parameter in its own layout.
-struct Rows {
+/// The numbers of a parameter in its own layout, and how they lie in the tensor.
+struct Parameter {
     shape: Vec<usize>,
     /// Fetches rows from the device: the first, and how many.
     fetch: Box<dyn Fn(usize, usize) -> TensorData>,
+    view: View,
 }
 
 /// Numbers fetched at a time, unless a row is longer.
 const STRETCH: usize = 1 << 18;
+
+impl Parameter {
+    /// Writes the numbers where they belong among a tensor's bytes.
+    fn write(&self, bytes: &mut [u8]) {
+        let (count, width) = (self.shape[0], self.shape[1..].iter().product::<usize>());
+        let picked: Vec<usize> = match &self.view {
+            View::Picked(picked) => picked.each().collect(),
+            _ => vec![],
+        };
+        let stretch = (STRETCH / width).max(1);
+        for start in (0..count).step_by(stretch) {
+            let data = (self.fetch)(start, stretch.min(count - start));
+            let values = data.as_slice::<f32>().expect("parameters are f32");
+            for (i, value) in values.iter().enumerate() {
+                let (row, column) = (start + i / width, i % width);
+                let at = match &self.view {
+                    View::Transposed => column * count + row,
+                    View::Picked(_) => picked[column] * count + row,
+                    View::Same | View::Filter => row * width + column,
+                };
+                bytes[4 * at..][..4].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+    }
+}
 
 impl fmt::Debug for NamedTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,17 +75,7 @@ impl TensorBytes for NamedTensor {
 
     fn data(&self) -> Cow<'_, [u8]> {
         let mut bytes = vec![0; self.data_len()];
-        let width = self.rows.shape[1..].iter().product::<usize>();
-        let [count, stretch] = [self.rows.shape[0], (STRETCH / width).max(1)];
-        for start in (0..count).step_by(stretch) {
-            let data = (self.rows.fetch)(start, stretch.min(count - start));
-            let values = data.as_slice::<f32>().expect("parameters are f32");
-            for (i, value) in values.iter().enumerate() {
-                let (row, column) = (start + i / width, i % width);
-                let at = if self.transposed { column * count + row } else { row * width + column };
-                bytes[4 * at..][..4].copy_from_slice(&value.to_le_bytes());
-            }
-        }
+        self.parameters.iter().for_each(|parameter| parameter.write(&mut bytes));
         bytes.into()
     }
 
@@ -96,8 +111,8 @@ pub fn parameters<M: Module>(module: &M) -> Vec<NamedTensor> {
             let tensor = param.val();
             let shape = tensor.dims().to_vec();
             let fetch = Box::new(move |first, count| tensor.clone().narrow(0, first, count).into_data());
-            let rows = Rows { shape: shape.clone(), fetch };
-            self.found.push(NamedTensor { name: self.path.join("."), shape, rows, transposed: false });
+            let parameters = vec![Parameter { shape: shape.clone(), fetch, view: View::Same }];
+            self.found.push(NamedTensor { name: self.path.join("."), shape, parameters });
         }
     }
     let mut collect = Collect::default();
@@ -112,17 +127,17 @@ impl Architecture {
     /// If the model has a parameter that the architecture does not have.
     pub fn tensors(&self, model: &Model) -> Result<Vec<NamedTensor>, PretrainedError> {
         let rules: BTreeMap<String, Rule> = self.rules().into_iter().map(|rule| (rule.ours.clone(), rule)).collect();
-        let rename = |tensor: NamedTensor| {
+        let mut tensors: BTreeMap<String, NamedTensor> = BTreeMap::new();
+        for mut tensor in parameters(model) {
             let Some(rule) = rules.get(&tensor.name) else {
-                return Err(PretrainedError::tensor(
-                    &tensor.name,
-                    "no tensor of this family is known for this parameter",
-                ));
+                let problem = "no tensor of this family is known for this parameter";
+                return Err(PretrainedError::tensor(&tensor.name, problem));
             };
-            let shape = rule.view.theirs(&tensor.shape);
-            let transposed = rule.view == View::Transposed;
-            Ok(NamedTensor { name: rule.theirs.clone(), shape, transposed, ..tensor })
-        };
-        parameters(model).into_iter().map(rename).collect()
+            let (name, shape) = (rule.theirs.clone(), rule.view.theirs(&tensor.shape));
+            tensor.parameters.iter_mut().for_each(|parameter| parameter.view = rule.view.clone());
+            let whole = NamedTensor { name: name.clone(), shape, parameters: vec![] };
+            tensors.entry(name).or_insert(whole).parameters.append(&mut tensor.parameters);
+        }
+        Ok(tensors.into_values().collect())
     }
 }

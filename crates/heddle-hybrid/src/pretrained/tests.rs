@@ -23,6 +23,22 @@ const HYBRID: &str = r#"{
     "attn_layer_offset": 1, "rms_norm_eps": 1e-06
 }"#;
 
+/// A config whose experts, and whose gates and ups, share tensors.
+const STACKED: &str = r#"{
+    "model_type": "granitemoehybrid", "hidden_size": 4, "num_hidden_layers": 2, "vocab_size": 5, "num_attention_heads": 2,
+    "intermediate_size": 3, "shared_intermediate_size": 5, "num_local_experts": 2, "num_experts_per_tok": 1,
+    "mamba_n_heads": 2, "mamba_d_state": 3, "layer_types": ["mamba", "attention"], "residual_multiplier": 0.5
+}"#;
+
+/// A config whose queries, keys, values and gates stand in turns in one tensor.
+const INTERLEAVED: &str = r#"{
+    "model_type": "qwen3_next", "hidden_size": 4, "num_hidden_layers": 2, "vocab_size": 5, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 8, "intermediate_size": 3, "num_experts": 2, "num_experts_per_tok": 1,
+    "moe_intermediate_size": 3, "shared_expert_intermediate_size": 2, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4, "linear_key_head_dim": 3, "linear_value_head_dim": 2,
+    "layer_types": ["linear_attention", "full_attention"]
+}"#;
+
 fn model(config: &str) -> (Architecture, Model) {
     let architecture = Architecture::parse(config).unwrap();
     let init = &mut Init::new(3, &Device::flex());
@@ -89,7 +105,7 @@ fn with_header(header: &str, data: usize) -> Vec<u8> {
 
 #[test]
 fn what_is_written_is_read() {
-    for config in [CONFIG, HYBRID] {
+    for config in [CONFIG, HYBRID, STACKED, INTERLEAVED] {
         let read = load(config, &[("model.safetensors", bytes_of(config))]).unwrap();
         assert_eq!(scores(&read), scores(&model(config).1));
     }
@@ -299,10 +315,9 @@ proptest! {
 
     #[test]
     fn no_change_of_a_config_is_more_than_an_error(
-        hybrid in any::<bool>(),
+        config in prop::sample::select(&[CONFIG, HYBRID, STACKED, INTERLEAVED][..]),
         changes in prop::collection::vec((0usize..1 << 12, prop::sample::select(CHARACTERS)), 1..4),
     ) {
-        let config = if hybrid { HYBRID } else { CONFIG };
         let mut bytes = config.as_bytes().to_vec();
         for (at, byte) in changes {
             let at = at % bytes.len();

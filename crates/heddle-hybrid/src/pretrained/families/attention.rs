@@ -25,12 +25,21 @@ pub(super) fn heads(keys: &Keys<'_>, d_model: usize) -> Result<AttentionSettings
     Ok(AttentionSettings { heads, kv_heads: Some(kv_heads), head_dim: Some(head_dim), ..Default::default() })
 }
 
-/// Rotary positions, in either style. Those of a family that turns a part of a head by itself say which with `fraction`.
+/// The part of a head that turns.
+#[derive(Clone, Copy)]
+pub(super) enum Turning {
+    /// Always this.
+    Fixed(f64),
+    /// This, unless the config states another.
+    Default(f64),
+}
+
+/// Rotary positions, in either style.
 pub(super) fn rope(
     keys: &Keys<'_>,
     settings: AttentionSettings,
     default_theta: f64,
-    default_fraction: f64,
+    turning: Turning,
 ) -> Result<AttentionSettings, PretrainedError> {
     let new = keys.table_if("rope_parameters")?;
     let theta_outside = keys.number_if("rope_theta")?;
@@ -45,11 +54,14 @@ pub(super) fn rope(
     let theta = agreed(keys, "rope_theta", [theta_inside, theta_outside])?.unwrap_or(default_theta);
     let fraction_inside = inner.as_ref().map_or(Ok(None), |inner| inner.number_if("partial_rotary_factor"))?;
     let fraction = agreed(keys, "partial_rotary_factor", [fraction_inside, fraction_outside])?;
-    let fraction = fraction.unwrap_or(default_fraction);
-    if fraction != default_fraction {
-        let remedy = format!("this family turns a part of {default_fraction}");
-        return Err(keys.refuse("partial_rotary_factor", format!("{fraction} is not supported"), remedy));
-    }
+    let fraction = match turning {
+        Turning::Fixed(fixed) if fraction.is_some_and(|fraction| fraction != fixed) => {
+            let problem = format!("{} is not supported", fraction.unwrap_or(fixed));
+            return Err(keys.refuse("partial_rotary_factor", problem, format!("in this family it is {fixed}")));
+        }
+        Turning::Fixed(fraction) => fraction,
+        Turning::Default(default) => fraction.unwrap_or(default),
+    };
     let rope_scaling = match inner {
         Some(inner) => scaled(&inner, keys)?,
         None => None,

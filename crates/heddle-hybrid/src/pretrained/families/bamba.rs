@@ -25,7 +25,7 @@ fn plan(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
     let (d_model, count) = (keys.size("hidden_size")?, keys.layers()?);
     let eps = keys.number_or("rms_norm_eps", 1e-5)?;
     let bias = keys.flag_or("attention_bias", false)?;
-    let heads = attention::rope(keys, attention::heads(keys, d_model)?, 10_000.0, TURNING)?;
+    let heads = attention::rope(keys, attention::heads(keys, d_model)?, 10_000.0, attention::Turning::Fixed(TURNING))?;
     let heads = heddle_attention::AttentionSettings { bias, output_bias: bias, ..heads };
     let gated = SwiGluSettings {
         expand: expand(keys.size("intermediate_size")?, d_model),
@@ -63,7 +63,7 @@ fn parts(attention: bool) -> Vec<Part> {
 }
 
 /// Mamba-2 by the keys that begin with `mamba_`.
-fn mamba2(keys: &Keys<'_>, d_model: usize, eps: f64) -> Result<Mamba2Settings, PretrainedError> {
+pub(super) fn mamba2(keys: &Keys<'_>, d_model: usize, eps: f64) -> Result<Mamba2Settings, PretrainedError> {
     let expand = keys.size_or("mamba_expand", 2)?;
     let (width, heads) = (expand * d_model, keys.size_or("mamba_n_heads", 128)?);
     let head_dim = match keys.get("mamba_d_head") {

@@ -38,7 +38,7 @@ fn plan(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
     let expand = expand(keys.size("intermediate_size")?, d_model);
     let active = keys.size_or("num_experts_per_tok", 2)?;
     let mixtures = ExpertsSettings { experts, active, expand, normalize: false, ..Default::default() };
-    let gated = SwiGluSettings { expand, bias: false, ..Default::default() };
+    let gated = SwiGluSettings { expand, ..Default::default() };
     Ok(Plan {
         model: ModelConfig {
             d_model,

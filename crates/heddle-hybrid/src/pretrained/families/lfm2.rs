@@ -38,8 +38,7 @@ fn plan(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
     mamba::same(keys, "num_heads", heads.heads)?;
     let heads = AttentionSettings { qk_norm: true, qk_norm_eps: Some(eps), ..heads };
     let conv = ShortConvSettings { d_conv: keys.size_or("conv_L_cache", 3)?, bias: keys.flag_or("conv_bias", false)? };
-    let gated =
-        SwiGluSettings { expand: expand(feed_forward_width(keys)?, d_model), bias: false, ..Default::default() };
+    let gated = SwiGluSettings { expand: expand(feed_forward_width(keys)?, d_model), ..Default::default() };
     let kinds = layer_kinds(keys)?;
     let name = |attention: &bool| if *attention { "attention+mlp" } else { "conv+mlp" };
     Ok(Plan {
@@ -47,7 +46,10 @@ fn plan(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
             d_model,
             layers: layer_items(&kinds.iter().map(name).collect::<Vec<_>>()),
             mixer: BTreeMap::from([
-                ("attention".to_owned(), part("attention", attention::rope(keys, heads, 1e6, 1.0)?)),
+                (
+                    "attention".to_owned(),
+                    part("attention", attention::rope(keys, heads, 1e6, attention::Turning::Fixed(1.0))?),
+                ),
                 ("conv".to_owned(), part("short_conv", conv)),
             ]),
             channel: BTreeMap::from([("mlp".to_owned(), part("swiglu", gated))]),

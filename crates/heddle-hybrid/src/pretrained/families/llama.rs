@@ -50,7 +50,7 @@ fn mistral(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
 }
 
 fn plan(keys: &Keys<'_>, d_model: usize, settings: AttentionSettings, bias: bool) -> Result<Plan, PretrainedError> {
-    let settings = attention::rope(keys, settings, 10_000.0, 1.0)?;
+    let settings = attention::rope(keys, settings, 10_000.0, attention::Turning::Fixed(1.0))?;
     let channel =
         SwiGluSettings { expand: expand(keys.size("intermediate_size")?, d_model), bias, ..Default::default() };
     let layers = keys.layers()?;

@@ -2,10 +2,12 @@
 
 mod attention;
 mod bamba;
+mod granite;
 mod jamba;
 mod lfm2;
 mod llama;
 mod mamba;
+mod qwen;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -46,7 +48,7 @@ impl Only {
     }
 }
 
-const FAMILIES: [&Family; 8] = [
+const FAMILIES: [&Family; 10] = [
     &llama::LLAMA,
     &llama::MISTRAL,
     &mamba::MAMBA,
@@ -55,6 +57,8 @@ const FAMILIES: [&Family; 8] = [
     &jamba::JAMBA,
     &lfm2::LFM2,
     &bamba::BAMBA,
+    &granite::GRANITE,
+    &qwen::QWEN3_NEXT,
 ];
 
 /// What a config says.
@@ -131,6 +135,13 @@ impl Architecture {
 
     pub(super) fn rules(&self) -> Vec<Rule> {
         rules(&self.frame, &self.layers)
+    }
+
+    /// Tensors of which parameters are parts, with their shapes.
+    pub(super) fn shared_tensors(&self) -> impl Iterator<Item = (String, &[usize])> {
+        let parts =
+            self.layers.iter().enumerate().flat_map(|(index, parts)| parts.iter().map(move |part| (index, part)));
+        parts.flat_map(|(index, part)| part.shared_tensors(self.frame.layers, index))
     }
 
     /// Tensors that a file holds at least: one for each layer and expert.
