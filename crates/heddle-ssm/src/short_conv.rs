@@ -75,10 +75,9 @@ impl ShortConv {
         [0, 1, 2].map(|i| projected.clone().narrow(2, i * d, d))
     }
 
-    /// `conv(B · x)`, and what the convolution remembers.
+    /// `conv(B · x)` without its bias, and what the convolution remembers.
     fn convolve(&self, write: Tensor<3>, x: Tensor<3>, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let bias = self.conv_bias.as_ref().map(Param::val);
-        causal_conv(ConvInput { x: write * x, weight: self.conv_weight.val(), bias, silu: false }, state)
+        causal_conv(ConvInput { x: write * x, weight: self.conv_weight.val(), bias: None, silu: false }, state)
     }
 }
 
@@ -94,6 +93,10 @@ impl Mixer for ShortConv {
     fn forward(&self, u: Tensor<3>, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
         let [write, read, x] = self.project(u);
         let (mixed, state) = self.convolve(write, x, state);
+        let mixed = match &self.conv_bias {
+            Some(bias) => mixed + bias.val().unsqueeze(),
+            None => mixed,
+        };
         (self.out_proj.forward(read * mixed), state)
     }
 
@@ -107,7 +110,7 @@ impl Mixer for ShortConv {
         2 * (length * (4 * d_model * d + d * (k + 2))) as u64
     }
 
-    /// The filter of each channel with the gate `B` before it. The values are `x`.
+    /// The filter of each channel with the gate `B` before it; its bias stays out. The values are `x`.
     fn attention_map(&self, u: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
         let ([b, l, _], [d, k], device) = (u.dims(), self.conv_weight.dims(), u.device());
         let [write, ..] = self.project(u);
