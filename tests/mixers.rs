@@ -6,6 +6,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use heddle_hybrid::{AnyMixer, AnyState, Init, KindTable, MixerRegistry};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+
+use crate::harness::root;
 
 const WIDTH: usize = 16;
 const LENGTH: usize = 11;
@@ -253,4 +256,33 @@ fn a_state_of_another_mixer_is_refused() {
     };
     let state = build("attention").state(1, WIDTH, &device);
     build("mamba").forward(random([1, 2, WIDTH], 0, &device), state);
+}
+
+/// A table's settings as the docs have them: null stands for one that may be left out.
+fn listed(settings: &serde_json::Map<String, Value>, wanted: impl Fn(&str) -> bool) -> String {
+    let words = settings.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| match value {
+        Value::Null => format!("`{key}`"),
+        value => format!("`{key} = {value}`"),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn the_docs_list_every_mixer_with_all_its_settings() {
+    let registry = MixerRegistry::default();
+    let docs = std::fs::read_to_string(root().join("docs/blocks.md")).unwrap();
+    let all: Vec<(&str, Value)> = registry.kinds().map(|kind| (kind, registry.defaults(kind).unwrap())).collect();
+    let common = |key: &str| all.iter().all(|(_, settings)| settings.get(key).is_some());
+    let rows = all.iter().map(|(kind, settings)| {
+        let settings = settings.as_object().expect("settings are a table");
+        format!("| `{kind}` | {} |", listed(settings, |key| !common(key)))
+    });
+    let every = format!("| every kind | {} |", listed(all[0].1.as_object().unwrap(), common));
+    for row in rows.chain([every]) {
+        assert!(docs.lines().any(|line| line == row), "docs/blocks.md lacks this row:\n{row}");
+    }
+    for (kind, _) in &all {
+        let row = |line: &str| line.starts_with(&format!("| `{kind}` |")) && line.matches(" | ").count() == 4;
+        assert!(docs.lines().any(row), "docs/blocks.md says not what `{kind}` computes");
+    }
 }
