@@ -3,6 +3,7 @@
 mod harness;
 
 mod faults;
+mod generate;
 mod layout;
 mod mixers;
 mod model;
