@@ -3,6 +3,7 @@
 mod harness;
 
 mod faults;
+mod generate;
 mod layout;
 mod learning;
 mod mixers;

@@ -11,6 +11,7 @@ use heddle_tasks::Split;
 use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
 use crate::config::{ConfigError, Loaded, PlannedRun, load};
+use crate::generate::GenerateVerbError;
 use crate::model_verbs::{self, ModelVerb};
 use crate::pretrained::ModelDirError;
 use crate::report::{ReportOptions, write_report};
@@ -207,6 +208,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.is::<heddle_tasks::TaskError>()
         || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
+        || error.downcast_ref::<GenerateVerbError>().is_some_and(GenerateVerbError::is_usage)
         || error.downcast_ref::<ModelDirError>().is_some_and(ModelDirError::is_usage)
         || matches!(error.downcast_ref(), Some(crate::report::ReportError::NoRun { .. }))
 }
@@ -364,6 +366,6 @@ impl Out {
     }
 }
 
-fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

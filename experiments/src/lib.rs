@@ -22,6 +22,7 @@ pub mod data;
 pub mod device;
 pub mod evaluate;
 pub mod files;
+mod generate;
 pub mod metrics;
 mod model_show;
 mod model_verbs;
@@ -34,6 +35,7 @@ pub mod result;
 pub mod run;
 pub mod sweep;
 mod task_verbs;
+mod text;
 pub mod train;
 
 pub use registry::Registry;

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use crate::Registry;
 use crate::cli::{Out, positive};
+use crate::generate::{self, GenerateArgs};
 use crate::model_show::{self, ShowArgs};
 use crate::pretrained::{self, Pieces};
 
@@ -29,6 +30,16 @@ pub(crate) enum ModelVerb {
                       best parameters)."
     )]
     Logits(LogitsArgs),
+    /// Continue prompts
+    #[command(
+        after_help = "Example: heddle model generate models/mamba-130m --prompt 'The loom' --max-tokens 40 --temperature 0.8 \
+                      --top-p 0.95",
+        long_about = "Continue prompts.\n\nDIR is an imported model, a published checkpoint, or a finished run (its best \
+                      parameters). If it holds a tokenizer.json, prompts and continuations are texts; otherwise both are \
+                      tokens. A continuation ends before the `eos_token_id` of config.json. Several prompts go through the \
+                      model together, and none changes what is said behind another."
+    )]
+    Generate(GenerateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +85,7 @@ pub(crate) fn execute(verb: &ModelVerb, registry: &Registry, out: &mut Out) -> a
             let tensors = pretrained::export(&args.dir, &args.out, registry)?;
             out.line(&format!("{tensors} tensors: {}", args.out.display()))
         }
+        ModelVerb::Generate(args) => generate::execute(args, registry, out),
         ModelVerb::Logits(args) => {
             let pieces = Pieces { prefill: args.prefill, chunk: args.chunk };
             let [b, l, v] =

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `model.toml` | the family, the number of tokens and, as in a run file, `[model]` |
 //! | `config.json` | the published config, from which the model can be exported again |
+//! | `tokenizer.json` | the published tokenizer, if there was one |
 //! | `checkpoint/` | the parameters as a run's checkpoint of step 0; the name holds the checksum |
 
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use heddle_hybrid::pretrained::{
-    Architecture, PretrainedError, ShardIndex, TensorFile, TensorFiles, load_parameters, parameters,
+    Architecture, PretrainedError, ShardIndex, TensorFile, TensorFiles, load_parameters, parameters, stop_tokens,
 };
 use heddle_hybrid::{Init, Model, ModelConfig, ModelError};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -99,6 +100,8 @@ impl ModelDirError {
 const DESCRIPTION: &str = "model.toml";
 const PUBLISHED: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
+/// What turns texts into tokens; it goes with the model.
+const TOKENIZER: &str = crate::text::TOKENIZER;
 const INDEX: &str = "model.safetensors.index.json";
 
 /// The content of `model.toml`.
@@ -200,8 +203,33 @@ pub fn import(directory: &Path, out: &Path, registry: &Registry) -> Result<(Arch
     let toml = toml::to_string(&description).expect("a table of values other than null is TOML");
     save_parameters(&out.join("checkpoint"), parameters(&model))?;
     write_atomic(&out.join(PUBLISHED), text.as_bytes())?;
+    copy_tokenizer(directory, out)?;
     write_atomic(&out.join(DESCRIPTION), toml.as_bytes())?;
     Ok((architecture, model))
+}
+
+/// Copies the tokenizer; where there is none, one of an earlier model does not stay either.
+fn copy_tokenizer(directory: &Path, out: &Path) -> Result<(), ModelDirError> {
+    let [from, to] = [directory, out].map(|directory| directory.join(TOKENIZER));
+    if from.is_file() {
+        let bytes = fs::read(&from).map_err(|error| ModelDirError::Unreadable(FileError::of("read", &from)(error)))?;
+        write_atomic(&to, &bytes)?;
+    } else if to.is_file() {
+        fs::remove_file(&to).map_err(FileError::of("remove", &to))?;
+    }
+    Ok(())
+}
+
+/// The tokens that end a text, as far as the config in a directory states them.
+///
+/// # Errors
+/// If there is a config and it cannot be read.
+pub(crate) fn stop_tokens_of(directory: &Path) -> Result<Vec<u32>, ModelDirError> {
+    let path = directory.join(PUBLISHED);
+    if !path.is_file() {
+        return Ok(vec![]);
+    }
+    stop_tokens(&read_text(&path)?).map_err(published(directory))
 }
 
 /// Writes an imported model as a published checkpoint, in f32, and returns the number of its tensors.
@@ -223,6 +251,7 @@ pub fn export(directory: &Path, out: &Path, registry: &Registry) -> Result<usize
     let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor));
     write_tensors(out, tensors, about, |_| Ok(WEIGHTS.to_owned()))?;
     write_atomic(&out.join(PUBLISHED), text.as_bytes())?;
+    copy_tokenizer(directory, out)?;
     Ok(count)
 }
 

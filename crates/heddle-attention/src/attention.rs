@@ -169,6 +169,10 @@ impl Mixer for Attention {
         projections as u64 + mixing as u64
     }
 
+    fn max_length(&self) -> Option<usize> {
+        self.placement.max_length()
+    }
+
     /// The softmax's weights, one map a query head.
     fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
         let ([b, l, _], g, p) = (x.dims(), self.kv_heads, self.head_width());

@@ -83,8 +83,7 @@ impl Placement {
     /// If learned positions end before the last token.
     pub(crate) fn add_to(&self, x: Tensor<3>, offset: usize) -> Tensor<3> {
         let [_, l, d] = x.dims();
-        if let Some(table) = &self.table {
-            let length = table.dims()[0];
+        if let (Some(table), Some(length)) = (&self.table, self.max_length()) {
             assert!(
                 offset + l <= length,
                 "attention: learned positions end at `max_length` = {length}, and a sequence of {} came",
@@ -93,6 +92,11 @@ impl Placement {
             return x + table.val().slice([offset..offset + l, 0..d]).unsqueeze();
         }
         if self.sinusoidal { x.clone() + sinusoids(offset, [l, d], &x.device()).unsqueeze() } else { x }
+    }
+
+    /// Where learned positions end.
+    pub(crate) fn max_length(&self) -> Option<usize> {
+        self.table.as_ref().map(|table| table.dims()[0])
     }
 
     /// Queries or keys, `[b, heads, l, p]`, turned by their positions, if they turn.

@@ -48,6 +48,11 @@ impl AnyMixer {
         self.0.erased_flops(length, d_model)
     }
 
+    /// See [`Mixer::max_length`].
+    pub fn max_length(&self) -> Option<usize> {
+        self.0.erased_max_length()
+    }
+
     /// See [`Mixer::attention_map`].
     ///
     /// # Panics
@@ -98,6 +103,7 @@ trait ErasedMixer: Debug + Send + Sync {
     fn erased_forward(&self, x: Tensor<3>, state: AnyState) -> (Tensor<3>, AnyState);
     fn erased_state_bytes(&self, length: usize, d_model: usize) -> u64;
     fn erased_flops(&self, length: usize, d_model: usize) -> u64;
+    fn erased_max_length(&self) -> Option<usize>;
     fn erased_attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>>;
     fn erased_clone(&self) -> AnyMixer;
     fn erased_devices(&self, devices: Vec<Device>) -> Vec<Device>;
@@ -127,6 +133,9 @@ impl<M: Mixer> ErasedMixer for M {
     }
     fn erased_flops(&self, length: usize, d_model: usize) -> u64 {
         self.flops(length, d_model)
+    }
+    fn erased_max_length(&self) -> Option<usize> {
+        self.max_length()
     }
     fn erased_attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
         self.attention_map(x, rows)

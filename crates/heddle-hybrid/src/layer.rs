@@ -112,6 +112,11 @@ impl Layer {
         self.own_flops(pool, length, d_model) + if length > 0 { self.adapter_flops() } else { 0 }
     }
 
+    /// See [`crate::Mixer::max_length`].
+    pub(crate) fn max_length(&self, pool: &Pool) -> Option<usize> {
+        self.mixer.as_ref().and_then(|mixer| mixer.base(&pool.mixers).max_length())
+    }
+
     /// Floating-point operations of a pass over one token behind `length` others.
     pub(crate) fn next_flops(&self, pool: &Pool, length: usize, d_model: usize) -> u64 {
         self.own_flops(pool, length + 1, d_model) - self.own_flops(pool, length, d_model) + self.adapter_flops()

@@ -193,6 +193,11 @@ impl Model {
         self.embedding.dims()[0]
     }
 
+    /// The longest sequence that every layer can read; none means that there is no bound.
+    pub fn max_length(&self) -> Option<usize> {
+        self.layers.iter().filter_map(|layer| layer.max_length(&self.shared)).min()
+    }
+
     /// Bytes of state that one sequence needs after `length` tokens, with every number in f32.
     pub fn state_bytes(&self, length: usize) -> u64 {
         self.layers.iter().map(|layer| layer.state_bytes(&self.shared, length, self.d_model())).sum()

@@ -96,4 +96,8 @@ impl Mixer for Parallel {
     fn flops(&self, length: usize, d_model: usize) -> u64 {
         self.branches.iter().map(|branch| branch.mixer.flops(length, d_model)).sum()
     }
+
+    fn max_length(&self) -> Option<usize> {
+        self.branches.iter().filter_map(|branch| branch.mixer.max_length()).min()
+    }
 }

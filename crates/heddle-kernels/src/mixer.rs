@@ -84,6 +84,11 @@ pub trait Mixer: Module + Sync + 'static {
     /// Floating-point operations (a multiply-add counts two) of one forward pass over `length` tokens of one sequence.
     fn flops(&self, length: usize, d_model: usize) -> u64;
 
+    /// The longest sequence that the block can read, state and all; none means that there is no bound.
+    fn max_length(&self) -> Option<usize> {
+        None
+    }
+
     /// How much of each token's value the tokens `rows` of `x` take up, from a fresh state; for inspection.
     ///
     /// ```text

@@ -27,6 +27,7 @@ mod keys;
 mod load;
 mod names;
 mod source;
+mod stop;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -36,4 +37,5 @@ pub use families::Architecture;
 pub use index::ShardIndex;
 pub use load::load_parameters;
 pub use source::{TensorFile, TensorFiles};
+pub use stop::stop_tokens;
 pub use store::{NamedTensor, parameters};
