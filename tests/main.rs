@@ -9,7 +9,7 @@ mod learning;
 mod mixers;
 mod model;
 mod pretrained;
-mod quickstart;
 mod references;
+mod results;
 mod resume;
 mod tensorboard;

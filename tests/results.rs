@@ -1,4 +1,4 @@
-//! The first comparison that a reader sees: its stored result, and the claim in its config's header.
+//! Stored results, and the claims in their configs' headers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,9 +17,9 @@ struct Stored {
     hashes: Vec<String>,
 }
 
-/// `docs/results/quickstart.json` by case.
-fn stored() -> BTreeMap<String, Stored> {
-    let text = fs::read_to_string(root().join("docs/results/quickstart.json")).unwrap();
+/// A file of `docs/results` by case.
+fn stored(name: &str) -> BTreeMap<String, Stored> {
+    let text = fs::read_to_string(root().join("docs/results").join(name)).unwrap();
     let runs: Vec<Value> = serde_json::from_str(&text).unwrap();
     let mut cases: BTreeMap<String, Vec<RunResult>> = BTreeMap::new();
     for run in runs {
@@ -43,20 +43,34 @@ fn the_claim_in_the_header_is_what_the_stored_result_shows() {
     let expect =
         "# Expect: hybrid at least 98 % on every seed, attention at least 98 % after more steps, Mamba below 15 %.";
     assert!(config.lines().any(|line| line == expect), "the header no longer claims: {expect}");
-    let stored = stored();
+    let stored = stored("quickstart.json");
     assert!(stored["hybrid"].lowest >= 0.98, "{}", stored["hybrid"].lowest);
     assert!(stored["attention"].lowest >= 0.98, "{}", stored["attention"].lowest);
     assert!(stored["mamba"].mean < 0.15, "{}", stored["mamba"].mean);
 }
 
 #[test]
-fn the_stored_result_is_of_the_config_as_it_stands() {
-    let planned = load(&root().join("configs/quickstart.toml"), &[], &Registry::default().kinds()).unwrap().expand();
-    let mut hashes: Vec<String> = stored().into_values().flat_map(|case| case.hashes).collect();
-    let mut expected: Vec<String> = planned.into_iter().map(|run| run.hash).collect();
-    hashes.sort();
-    expected.sort();
-    assert_eq!(hashes, expected, "configs/quickstart.toml was changed: run it again and store the result");
+fn blocks_recall_what_the_header_says() {
+    let stored = stored("blocks.json");
+    assert!(stored["delta_net"].lowest >= 0.98 && stored["gated_delta_net"].lowest >= 0.98);
+    assert!((0.4..0.7).contains(&stored["rg_lru"].mean), "{}", stored["rg_lru"].mean);
+    let least = stored
+        .iter()
+        .filter(|(case, _)| !["attention", "delta_net", "gated_delta_net", "rg_lru"].contains(&case.as_str()));
+    least.for_each(|(case, result)| assert!(result.lowest < 0.3, "{case}: {}", result.lowest));
+}
+
+#[test]
+fn stored_results_are_of_the_configs_as_they_stand() {
+    for (config, name) in [("quickstart.toml", "quickstart.json"), ("blocks/mqar.toml", "blocks.json")] {
+        let path = root().join("configs").join(config);
+        let planned = load(&path, &[], &Registry::default().kinds()).unwrap().expand();
+        let mut hashes: Vec<String> = stored(name).into_values().flat_map(|case| case.hashes).collect();
+        let mut expected: Vec<String> = planned.into_iter().map(|run| run.hash).collect();
+        hashes.sort();
+        expected.sort();
+        assert_eq!(hashes, expected, "configs/{config} was changed: run it again and store the result");
+    }
 }
 
 #[test]
