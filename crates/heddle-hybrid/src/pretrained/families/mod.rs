@@ -2,6 +2,7 @@
 
 mod attention;
 mod bamba;
+mod falcon_h1;
 mod granite;
 mod jamba;
 mod lfm2;
@@ -48,7 +49,7 @@ impl Only {
     }
 }
 
-const FAMILIES: [&Family; 10] = [
+const FAMILIES: [&Family; 11] = [
     &llama::LLAMA,
     &llama::MISTRAL,
     &mamba::MAMBA,
@@ -59,6 +60,7 @@ const FAMILIES: [&Family; 10] = [
     &bamba::BAMBA,
     &granite::GRANITE,
     &qwen::QWEN3_NEXT,
+    &falcon_h1::FALCON_H1,
 ];
 
 /// What a config says.
