@@ -129,7 +129,8 @@ mod agrees {
         bamba,
         granitemoehybrid,
         qwen3_next,
-        falcon_h1
+        falcon_h1,
+        nemotron_h
     );
 }
 

@@ -8,6 +8,7 @@ mod jamba;
 mod lfm2;
 mod llama;
 mod mamba;
+mod nemotron_h;
 mod qwen;
 
 use serde::Serialize;
@@ -49,7 +50,7 @@ impl Only {
     }
 }
 
-const FAMILIES: [&Family; 11] = [
+const FAMILIES: [&Family; 12] = [
     &llama::LLAMA,
     &llama::MISTRAL,
     &mamba::MAMBA,
@@ -61,6 +62,7 @@ const FAMILIES: [&Family; 11] = [
     &granite::GRANITE,
     &qwen::QWEN3_NEXT,
     &falcon_h1::FALCON_H1,
+    &nemotron_h::NEMOTRON_H,
 ];
 
 /// What a config says.
