@@ -128,7 +128,9 @@ mod agrees {
         lfm2,
         bamba,
         granitemoehybrid,
-        qwen3_next
+        qwen3_next,
+        falcon_h1,
+        nemotron_h
     );
 }
 

@@ -25,7 +25,7 @@ mod shared;
 mod tests;
 
 pub use channel::{
-    Activation, CHANNEL_KINDS, ChannelMixer, Experts, ExpertsSettings, Mlp, MlpSettings, Routing, SwiGlu,
+    Activation, CHANNEL_KINDS, ChannelMixer, Experts, ExpertsSettings, Mlp, MlpSettings, RouterScores, Routing, SwiGlu,
     SwiGluSettings, channel_defaults,
 };
 pub use config::{LayerItem, LayerName, ModelConfig, fold};

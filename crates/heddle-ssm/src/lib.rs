@@ -24,7 +24,7 @@ pub use delta_net::{DeltaNet, DeltaNetSettings};
 pub use gru::{Gru, GruSettings};
 pub use lstm::{Lstm, LstmSettings};
 pub use mamba::{InnerNorm, Mamba, MambaSettings, MambaState};
-pub use mamba2::{Mamba2, Mamba2Settings};
+pub use mamba2::{GatedNormPlace, Mamba2, Mamba2Settings};
 pub use min_gru::{MinGru, MinGruSettings};
 pub use rg_lru::{RgLru, RgLruSettings};
 pub use s4d::{S4d, S4dSettings, Spectrum};

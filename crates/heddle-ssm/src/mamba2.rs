@@ -7,7 +7,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, GateOrder, GatedNorm, Init, Mixer, MixerSettings, SettingsError, SsdInput, causal_conv, gated_rms_norm,
-    map_by_head, softplus, ssd,
+    map_by_head, silu_mul, softplus, ssd,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,10 +23,18 @@ pub struct Mamba2Settings {
     pub d_conv: usize,
     /// Inner width `e` as a multiple of the model's width.
     pub expand: usize,
+    /// Inner width itself; none means that `expand` says it.
+    pub d_inner: Option<usize>,
     /// Width `p` of a head, whose channels fade alike; none means 64, or the inner width where that is smaller.
     pub head_dim: Option<usize>,
     /// Groups `g` of heads that share B and C, and are normalised each on its own.
     pub groups: usize,
+    /// Groups that are normalised each on its own, where these are not `groups`.
+    pub norm_groups: Option<usize>,
+    /// Where the norm before the output stands to the gate.
+    pub gated_norm: GatedNormPlace,
+    /// Multipliers of the input projection's parts z, x, B, C and δ (arXiv:2507.22448, §3.2.2); none means 1.
+    pub part_scales: Option<[f64; 5]>,
     /// Smallest initial Δ.
     pub dt_min: f64,
     /// Largest initial Δ.
@@ -51,8 +59,12 @@ impl Default for Mamba2Settings {
             d_state: 128,
             d_conv: 4,
             expand: 2,
+            d_inner: None,
             head_dim: None,
             groups: 1,
+            norm_groups: None,
+            gated_norm: GatedNormPlace::Behind,
+            part_scales: None,
             dt_min: 1e-3,
             dt_max: 0.1,
             a_min: 1.0,
@@ -63,6 +75,18 @@ impl Default for Mamba2Settings {
             norm_eps: 1e-5,
         }
     }
+}
+
+/// Where the norm before the output stands to the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GatedNormPlace {
+    /// `RMSNorm(y · SiLU(z))`, as Mamba-2 has it.
+    Behind,
+    /// `RMSNorm(y) · SiLU(z)`.
+    Before,
+    /// `y · SiLU(z)`, without a norm.
+    None,
 }
 
 /// Width of a head unless the settings or the block are narrower.
@@ -76,11 +100,14 @@ impl MixerSettings for Mamba2Settings {
         at_least("d_conv", self.d_conv, 2)?;
         at_least("expand", self.expand, 1)?;
         let (d, n, g) = (d_model, self.d_state, self.groups);
-        let e = self.expand * d;
+        let e = self.d_inner.unwrap_or(self.expand * d);
+        at_least("d_inner", e, 1)?;
         let p = self.head_dim.unwrap_or(HEAD_DIM.min(e));
         divides("head_dim", p, e, "the inner width")?;
         let h = e / p;
         divides("groups", g, h, "the number of heads")?;
+        let norm_groups = self.norm_groups.unwrap_or(g);
+        divides("norm_groups", norm_groups, e, "the inner width")?;
         check_dt(self.dt_min, self.dt_max)?;
         if !(self.a_min > 0.0 && self.a_min <= self.a_max) {
             let problem = format!("{} is not between 0 and `a_max` = {}", self.a_min, self.a_max);
@@ -90,6 +117,9 @@ impl MixerSettings for Mamba2Settings {
         if let Some([low, high]) = self.dt_limit.filter(|[low, high]| !(*low >= 0.0 && low < high)) {
             let problem = format!("[{low}, {high}] are no bounds of a step size");
             return Err(SettingsError::new("dt_limit", problem, "use 0 ≤ low < high"));
+        }
+        if let Some(scale) = self.part_scales.into_iter().flatten().find(|scale| !scale.is_finite()) {
+            return Err(SettingsError::new("part_scales", format!("{scale} is no multiplier"), "use finite numbers"));
         }
         let in_proj = init.linear(d, 2 * e + 2 * g * n + h, self.bias);
         let (width, k) = (e + 2 * g * n, self.d_conv);
@@ -103,12 +133,20 @@ impl MixerSettings for Mamba2Settings {
             dt_bias: init_dt_bias(h, [self.dt_min, self.dt_max], init),
             a_log: init.from_fn([h], |init, _| init.draw_uniform(low, high).ln()),
             skip: init.constant([h], 1.0),
-            norm: init.constant([e], 1.0),
+            norm: (self.gated_norm != GatedNormPlace::None).then(|| init.constant([e], 1.0)),
             out_proj: init.linear(e, d, self.bias),
             groups: g,
             d_state: n,
             dt_limit: self.dt_limit,
-            norm_eps: self.norm_eps,
+            part_scales: self.part_scales,
+            gated_norm: GatedNorm {
+                groups: norm_groups,
+                order: match self.gated_norm {
+                    GatedNormPlace::Before => GateOrder::After,
+                    GatedNormPlace::Behind | GatedNormPlace::None => GateOrder::Before,
+                },
+                eps: self.norm_eps,
+            },
         })
     }
 }
@@ -120,8 +158,9 @@ impl MixerSettings for Mamba2Settings {
 /// H_t = exp(Δ_t A) H_{t−1} + Δ_t x_t ⊗ B_t      y_t = H_t C_t + D x_t      out = W_out RMSNorm(y · SiLU(z))
 /// ```
 ///
-/// Δ may be clamped to `dt_limit`. Each head has one decay rate A and a state of `[p, n]`; B and C are shared by the heads of a group. The state is that
-/// of all heads and the last k − 1 inputs of the convolution, whatever the length.
+/// Δ may be clamped to `dt_limit`, the parts of `W_in u` multiplied, and the norm stand elsewhere. Each head has one
+/// decay rate A and a state of `[p, n]`; B and C are shared by the heads of a group. The state is that of all heads
+/// and the last k − 1 inputs of the convolution, whatever the length.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -143,7 +182,7 @@ pub struct Mamba2 {
     dt_bias: Param<Tensor<1>>,
     a_log: Param<Tensor<1>>,
     skip: Param<Tensor<1>>,
-    norm: Param<Tensor<1>>,
+    norm: Option<Param<Tensor<1>>>,
     out_proj: Linear,
     #[module(skip)]
     groups: usize,
@@ -152,13 +191,15 @@ pub struct Mamba2 {
     #[module(skip)]
     dt_limit: Option<[f64; 2]>,
     #[module(skip)]
-    norm_eps: f64,
+    part_scales: Option<[f64; 5]>,
+    #[module(skip)]
+    gated_norm: GatedNorm,
 }
 
 impl Mamba2 {
     /// `[e, h, k]`
     fn sizes(&self) -> [usize; 3] {
-        [self.norm.dims()[0], self.a_log.dims()[0], self.conv_weight.dims()[1]]
+        [self.out_proj.weight.dims()[0], self.a_log.dims()[0], self.conv_weight.dims()[1]]
     }
 
     /// What the state-space layer runs over, what its outputs are gated by, and what the convolution remembers.
@@ -166,7 +207,7 @@ impl Mamba2 {
         let [b, l, _] = u.dims();
         let [e, h, _] = self.sizes();
         let (g, n, width) = (self.groups, self.d_state, self.conv_weight.dims()[0]);
-        let projected = self.in_proj.forward(u);
+        let projected = self.scaled_parts(self.in_proj.forward(u));
         let gate = projected.clone().narrow(2, 0, e);
         let mixed = projected.clone().narrow(2, e, width);
         let (delta, delta_bias, softplus) = self.step_size(projected.narrow(2, e + width, h));
@@ -184,6 +225,16 @@ impl Mamba2 {
             skip: Some(self.skip.val()),
         };
         (input, gate, conv)
+    }
+
+    /// The input projection with each part multiplied.
+    fn scaled_parts(&self, projected: Tensor<3>) -> Tensor<3> {
+        let Some(scales) = self.part_scales else { return projected };
+        let ([e, h, _], shared) = (self.sizes(), self.groups * self.d_state);
+        let widths = [e, e, shared, shared, h];
+        let row = widths.into_iter().zip(scales).flat_map(|(width, scale)| core::iter::repeat_n(scale as f32, width));
+        let row = Tensor::<1>::from_data(row.collect::<Vec<f32>>().as_slice(), &projected.device());
+        projected * row.unsqueeze()
     }
 
     /// Δ as the recurrence takes it, `[b, l, h]`, and the bias and softplus that are left to it: clamping comes behind them.
@@ -209,8 +260,11 @@ impl Mixer for Mamba2 {
         let [b, l, _] = u.dims();
         let (input, gate, conv) = self.project(u, conv);
         let (y, heads) = ssd(input, heads);
-        let norm = GatedNorm { groups: self.groups, order: GateOrder::Before, eps: self.norm_eps };
-        let y = gated_rms_norm(y.reshape([b, l, self.sizes()[0]]), gate, self.norm.val(), norm);
+        let y = y.reshape([b, l, self.sizes()[0]]);
+        let y = match &self.norm {
+            Some(gamma) => gated_rms_norm(y, gate, gamma.val(), self.gated_norm),
+            None => silu_mul(gate, y),
+        };
         (self.out_proj.forward(y), (conv, heads))
     }
 

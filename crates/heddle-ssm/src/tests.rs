@@ -25,6 +25,10 @@ fn impossible_settings_are_refused_by_name() {
     assert_refused(Mamba2Settings { dt_min: 1.0, ..mamba2.clone() }, "dt_min", "not between 0 and `dt_max`");
     assert_refused(Mamba2Settings { a_min: 20.0, ..mamba2.clone() }, "a_min", "not between 0 and `a_max`");
     assert_refused(Mamba2Settings { dt_limit: Some([0.3, 0.1]), ..mamba2.clone() }, "dt_limit", "no bounds");
+    assert_refused(Mamba2Settings { d_inner: Some(0), ..mamba2.clone() }, "d_inner", "too small");
+    assert_refused(Mamba2Settings { norm_groups: Some(5), ..mamba2.clone() }, "norm_groups", "5 does not divide");
+    let scales = Some([1.0, 1.0, f64::NAN, 1.0, 1.0]);
+    assert_refused(Mamba2Settings { part_scales: scales, ..mamba2.clone() }, "part_scales", "no multiplier");
     assert_refused(Mamba2Settings { norm_eps: -1.0, ..mamba2 }, "norm_eps", "no ε");
     let norm = InnerNorm { eps: f64::NAN, ..Default::default() };
     assert_refused(MambaSettings { inner_norm: Some(norm), ..Default::default() }, "inner_norm.eps", "no ε");
@@ -33,6 +37,7 @@ fn impossible_settings_are_refused_by_name() {
     assert_refused(DeltaNetSettings { heads: 5, ..delta.clone() }, "heads", "5 does not divide the model's width 24");
     assert_refused(DeltaNetSettings { heads: 4, value_heads: Some(6), ..delta.clone() }, "heads", "value heads 6");
     assert_refused(DeltaNetSettings { norm_eps: -1.0, ..delta.clone() }, "norm_eps", "no ε");
+    assert_refused(DeltaNetSettings { norm_eps: Some(-1.0), ..delta.clone() }, "norm_eps", "no ε");
     assert_refused(DeltaNetSettings { value_dim: Some(0), ..delta }, "value_dim", "too small");
     assert_refused(RgLruSettings { gate_blocks: 5, ..Default::default() }, "gate_blocks", "5 does not divide");
     assert_refused(RgLruSettings { a_max: 1.0, ..Default::default() }, "a_min", "not between 0 and `a_max`");

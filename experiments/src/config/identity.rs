@@ -44,7 +44,7 @@ impl RunConfig {
 
 /// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
 /// the name it had before. `*` stands for any name.
-fn later_settings() -> [(&'static str, Value); 16] {
+fn later_settings() -> [(&'static str, Value); 23] {
     [
         ("train.gradient_checkpointing", json!(false)),
         ("model.depth_scaled_init", json!(false)),
@@ -59,9 +59,16 @@ fn later_settings() -> [(&'static str, Value); 16] {
         ("model.mixer.*.input_scale", json!(1.0)),
         ("model.mixer.*.output_scale", json!(1.0)),
         ("model.mixer.*.output_norm", json!(false)),
+        ("model.mixer.*.gated_norm", json!("behind")),
         ("model.channel.*.shared", json!(false)),
         ("model.channel.*.shared_gate", json!(false)),
-        // Of `swiglu`; `mlp` had the key from the start, with another default.
+        ("model.channel.*.gate_scale", json!(1.0)),
+        ("model.channel.*.output_scale", json!(1.0)),
+        ("model.channel.*.gated", json!(true)),
+        ("model.channel.*.scores", json!("softmax")),
+        ("model.channel.*.selection_bias", json!(false)),
+        ("model.channel.*.route_scale", json!(1.0)),
+        // Of `swiglu` and `moe`; `mlp` had the key from the start, with another default.
         ("model.channel.*.activation", json!("silu")),
     ]
 }

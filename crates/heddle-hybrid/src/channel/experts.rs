@@ -1,12 +1,13 @@
 //! A mixture of experts.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use heddle_kernels::{Init, SettingsError, sigmoid};
 use serde::{Deserialize, Serialize};
 
-use super::{ChannelMixer, ChannelSettings, SwiGlu, inner_width};
+use super::{Activation, ChannelMixer, ChannelSettings, SwiGlu, inner_width};
+use crate::layer::scaled;
 
 /// Settings of [`Experts`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +19,17 @@ pub struct ExpertsSettings {
     pub active: usize,
     /// Inner width of an expert as a multiple of the model's width.
     pub expand: f64,
+    /// Whether an expert is a gated layer; if not, a plain one, `W_down act(W_up x)` (Nemotron-H).
+    pub gated: bool,
+    /// What an expert applies to its gate, or without one to its inner channels.
+    pub activation: Activation,
+    /// How the router's logits become weights.
+    pub scores: RouterScores,
+    /// Whether a number of each expert is added to its weight for the choice alone (arXiv:2408.15664, eq. 3). No gradient
+    /// reaches it.
+    pub selection_bias: bool,
+    /// Multiplier of the weights of a token's experts, behind their normalisation (arXiv:2412.19437, §2.1.2).
+    pub route_scale: f64,
     /// Whether the weights of a token's experts are made to sum to one, as Mixtral's are and Jamba's are not.
     pub normalize: bool,
     /// Inner width, as a multiple of the model's, of an expert that every token is sent to (arXiv:2401.06066, §3.2); none
@@ -31,12 +43,27 @@ pub struct ExpertsSettings {
     pub router_z_loss: f64,
 }
 
+/// How the logits of a router become weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouterScores {
+    /// Over all experts, summing to one.
+    Softmax,
+    /// Each expert's by itself (arXiv:2412.19437, eq. 15).
+    Sigmoid,
+}
+
 impl Default for ExpertsSettings {
     fn default() -> Self {
         Self {
             experts: 8,
             active: 2,
             expand: 8.0 / 3.0,
+            gated: true,
+            activation: Activation::Silu,
+            scores: RouterScores::Softmax,
+            selection_bias: false,
+            route_scale: 1.0,
             normalize: true,
             shared_expand: None,
             shared_gate: false,
@@ -57,6 +84,10 @@ impl ChannelSettings for ExpertsSettings {
                 return Err(SettingsError::new(key, format!("{weight} is no weight"), "use 0 or more"));
             }
         }
+        if self.route_scale == 0.0 || !self.route_scale.is_finite() {
+            let problem = format!("{} is no multiplier", self.route_scale);
+            return Err(SettingsError::new("route_scale", problem, "use a number other than 0"));
+        }
         let width = inner_width(self.expand, d_model)?;
         let shared_width = self.shared_expand.map(|expand| inner_width(expand, d_model)).transpose();
         let shared_width = shared_width.map_err(|error| SettingsError { key: "shared_expand".into(), ..error })?;
@@ -70,11 +101,21 @@ impl ChannelSettings for ExpertsSettings {
         }
         Ok(ChannelMixer::Experts(Experts {
             router: init.linear(d_model, self.experts, false),
-            experts: (0..self.experts).map(|_| SwiGlu::new([width, d_model], false, init)).collect(),
-            shared: shared_width.map(|width| SwiGlu::new([width, d_model], false, init)),
+            experts: (0..self.experts).map(|_| self.expert([width, d_model], init)).collect(),
+            shared: shared_width.map(|width| self.expert([width, d_model], init)),
             shared_gate: self.shared_gate.then(|| init.linear(d_model, 1, false)),
+            selection_bias: self.selection_bias.then(|| init.constant([self.experts], 0.0)),
             settings: self.clone(),
         }))
+    }
+}
+
+impl ExpertsSettings {
+    fn expert(&self, widths: [usize; 2], init: &mut Init) -> SwiGlu {
+        match self.gated {
+            true => SwiGlu::new(widths, false, self.activation, init),
+            false => SwiGlu::plain(widths, self.activation, init),
+        }
     }
 }
 
@@ -85,6 +126,7 @@ impl ChannelSettings for ExpertsSettings {
 /// w = softmax(W_r x)      y = Σ_{i ∈ top-k(w)} w_i SwiGLU_i(x) + σ(W_s x) SwiGLU_s(x)
 /// ```
 ///
+/// The settings may ask for a sigmoid instead of the softmax, for plain experts, and for a bias of the choice.
 /// The last term is there if the settings ask for an expert that every token is sent to, and its gate likewise.
 /// No token is dropped: an expert takes as many as are sent to it, so a token's result does not depend on its company.
 #[derive(Module, Debug)]
@@ -93,6 +135,7 @@ pub struct Experts {
     experts: Vec<SwiGlu>,
     shared: Option<SwiGlu>,
     shared_gate: Option<Linear>,
+    selection_bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     settings: ExpertsSettings,
 }
@@ -170,8 +213,15 @@ impl Experts {
         let shared = self.shared_answer(x.clone());
         let rows: Tensor<2> = x.reshape([tokens, d]);
         let logits = self.router.forward(rows.clone());
-        let weights = activation::softmax(logits.clone(), 1);
-        let values: Vec<f32> = weights.to_data().convert::<f32>().try_to_vec().expect("converted to f32");
+        let weights = match self.settings.scores {
+            RouterScores::Softmax => activation::softmax(logits.clone(), 1),
+            RouterScores::Sigmoid => sigmoid(logits.clone()),
+        };
+        let preferred = match &self.selection_bias {
+            Some(bias) => weights.clone().detach() + bias.val().detach().unsqueeze(),
+            None => weights.clone(),
+        };
+        let values: Vec<f32> = preferred.to_data().convert::<f32>().try_to_vec().expect("converted to f32");
         let plan = Plan::new(&values, [experts, k]);
 
         let sorted = rows.select(0, indices(plan.sorted.iter().map(|slot| slot / k), &device));
@@ -189,6 +239,7 @@ impl Experts {
         let chosen: Tensor<2> =
             weights.clone().reshape([tokens * experts]).select(0, indices(places, &device)).reshape([tokens, k]);
         let chosen = if self.settings.normalize { chosen.clone() / chosen.sum_dim(1) } else { chosen };
+        let chosen = scaled(chosen, self.settings.route_scale);
         let y: Tensor<3> = answers.reshape([tokens, k, d]) * chosen.reshape([tokens, k, 1]);
         let routing = self.routing(logits, weights, &plan.counts);
         let y = y.sum_dim(1).reshape([b, l, d]);
@@ -208,6 +259,11 @@ impl Experts {
         let (experts, sent) = (counts.len() as f64, counts.iter().sum::<usize>() as f64);
         let shares: Vec<f32> = counts.iter().map(|&count| (count as f64 / sent) as f32).collect();
         let shares = Tensor::<1>::from_data(shares.as_slice(), &logits.device());
+        // The share of each expert in a token's weights (arXiv:2412.19437, eq. 18); a softmax gives shares.
+        let weights = match self.settings.scores {
+            RouterScores::Softmax => weights,
+            RouterScores::Sigmoid => weights.clone() / weights.sum_dim(1),
+        };
         let balance = (weights.mean_dim(0).reshape([counts.len()]) * shares).sum() * experts;
         let largest = logits.clone().max_dim(1).detach();
         let normalisers = (logits - largest.clone()).exp().sum_dim(1).log() + largest;
@@ -317,6 +373,21 @@ mod tests {
     }
 
     #[test]
+    fn a_bias_changes_who_is_chosen_and_not_what_they_weigh() {
+        let device = Device::flex();
+        let (scores, route_scale) = (RouterScores::Sigmoid, 2.5);
+        let settings = ExpertsSettings { scores, route_scale, selection_bias: true, gated: false, ..settings() };
+        let mut experts = build(&settings, &device);
+        experts.selection_bias = Some(Init::new(0, &device).from_fn([5], |_, i| if i > 2 { 9.0 } else { 0.0 }));
+        let (y, routing) = experts.forward(tokens(&device));
+        assert_eq!(routing.counts, [0, 0, 0, 18, 18]);
+        let weights = sigmoid(experts.router.forward(tokens(&device))).narrow(2, 3, 2);
+        let weights = weights.clone() / weights.sum_dim(2) * route_scale;
+        let answer = |i: usize| experts.experts[3 + i].forward(tokens(&device)) * weights.clone().narrow(2, i, 1);
+        assert!((y - answer(0) - answer(1)).abs().max().into_scalar::<f32>() < 1e-5);
+    }
+
+    #[test]
     fn a_shared_expert_answers_every_token() {
         let device = Device::flex();
         let shared_expand = Some(0.5);
@@ -359,6 +430,7 @@ mod tests {
         refused(ExpertsSettings { balance_loss: -1.0, ..settings() }, "balance_loss");
         refused(ExpertsSettings { expand: 0.0, ..settings() }, "expand");
         refused(ExpertsSettings { shared_expand: Some(0.0), ..settings() }, "shared_expand");
+        refused(ExpertsSettings { route_scale: 0.0, ..settings() }, "route_scale");
         refused(ExpertsSettings { shared_gate: true, ..settings() }, "shared_gate");
     }
 }

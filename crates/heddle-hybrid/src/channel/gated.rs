@@ -7,6 +7,7 @@ use heddle_kernels::{Init, SettingsError, silu_mul};
 use serde::{Deserialize, Serialize};
 
 use super::{Activation, ChannelMixer, ChannelSettings, inner_width};
+use crate::layer::scaled;
 
 /// Settings of [`SwiGlu`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,18 +19,29 @@ pub struct SwiGluSettings {
     pub activation: Activation,
     /// Whether the three maps have a bias.
     pub bias: bool,
+    /// Multiplier of the gate, inside the activation (Falcon-H1).
+    pub gate_scale: f64,
+    /// Multiplier of what the layer computes.
+    pub output_scale: f64,
 }
 
 impl Default for SwiGluSettings {
     fn default() -> Self {
-        Self { expand: 8.0 / 3.0, activation: Activation::Silu, bias: false }
+        Self { expand: 8.0 / 3.0, activation: Activation::Silu, bias: false, gate_scale: 1.0, output_scale: 1.0 }
     }
 }
 
 impl ChannelSettings for SwiGluSettings {
     fn init(&self, d_model: usize, init: &mut Init) -> Result<ChannelMixer, SettingsError> {
-        let layer = SwiGlu::new([inner_width(self.expand, d_model)?, d_model], self.bias, init);
-        Ok(ChannelMixer::SwiGlu(SwiGlu { activation: self.activation, ..layer }))
+        for (key, scale) in [("gate_scale", self.gate_scale), ("output_scale", self.output_scale)] {
+            if scale == 0.0 || !scale.is_finite() {
+                return Err(SettingsError::new(key, format!("{scale} is no multiplier"), "use a number other than 0"));
+            }
+        }
+        let widths = [inner_width(self.expand, d_model)?, d_model];
+        let layer = SwiGlu::new(widths, self.bias, self.activation, init);
+        let (gate_scale, output_scale) = (self.gate_scale, self.output_scale);
+        Ok(ChannelMixer::SwiGlu(SwiGlu { gate_scale, output_scale, ..layer }))
     }
 }
 
@@ -38,35 +50,63 @@ impl ChannelSettings for SwiGluSettings {
 /// ```text
 /// y = W_down (act(W_gate x) · W_up x)
 /// ```
+///
+/// The gate and the result may have a multiplier each.
 #[derive(Module, Debug)]
 pub struct SwiGlu {
-    gate: Linear,
+    /// None in an expert without a gate, which is a plain layer.
+    gate: Option<Linear>,
     up: Linear,
     pub(super) down: Linear,
     #[module(skip)]
     activation: Activation,
+    #[module(skip)]
+    gate_scale: f64,
+    #[module(skip)]
+    output_scale: f64,
 }
 
 impl SwiGlu {
-    /// With SiLU.
-    pub(super) fn new([width, d_model]: [usize; 2], bias: bool, init: &mut Init) -> Self {
+    pub(super) fn new([width, d_model]: [usize; 2], bias: bool, activation: Activation, init: &mut Init) -> Self {
         Self {
-            gate: init.linear(d_model, width, bias),
+            gate: Some(init.linear(d_model, width, bias)),
             up: init.linear(d_model, width, bias),
             down: init.linear(width, d_model, bias),
-            activation: Activation::Silu,
+            activation,
+            gate_scale: 1.0,
+            output_scale: 1.0,
+        }
+    }
+
+    /// Without a gate and biases: `y = W_down act(W_up x)`.
+    pub(super) fn plain([width, d_model]: [usize; 2], activation: Activation, init: &mut Init) -> Self {
+        Self {
+            gate: None,
+            up: init.linear(d_model, width, false),
+            down: init.linear(width, d_model, false),
+            activation,
+            gate_scale: 1.0,
+            output_scale: 1.0,
         }
     }
 
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let (gate, up) = (self.gate.forward(x.clone()), self.up.forward(x));
-        self.down.forward(match self.activation {
-            Activation::Silu => silu_mul(gate, up),
-            other => other.forward(gate) * up,
-        })
+        let up = self.up.forward(x.clone());
+        let inner = match &self.gate {
+            None => self.activation.forward(up),
+            Some(gate) => {
+                let gate = scaled(gate.forward(x), self.gate_scale);
+                match self.activation {
+                    Activation::Silu => silu_mul(gate, up),
+                    other => other.forward(gate) * up,
+                }
+            }
+        };
+        scaled(self.down.forward(inner), self.output_scale)
     }
 
     pub(super) fn flops(&self) -> u64 {
-        2 * 3 * self.down.weight.shape().num_elements() as u64
+        let maps = 2 + u64::from(self.gate.is_some());
+        2 * maps * self.down.weight.shape().num_elements() as u64
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use experts::{Experts, ExpertsSettings, Routing};
+pub use experts::{Experts, ExpertsSettings, RouterScores, Routing};
 pub use gated::{SwiGlu, SwiGluSettings};
 pub use plain::{Activation, Mlp, MlpSettings};
 

@@ -97,7 +97,13 @@ impl<'a> Keys<'a> {
     /// The number of layers.
     pub(super) fn layers(&self) -> Result<usize, PretrainedError> {
         let key = "num_hidden_layers";
-        match self.size(key)? {
+        self.layers_or(self.size(key)?)
+    }
+
+    /// The number of layers where the config may leave it to be counted.
+    pub(super) fn layers_or(&self, counted: usize) -> Result<usize, PretrainedError> {
+        let key = "num_hidden_layers";
+        match self.size_or(key, counted)? {
             layers if layers > MOST_LAYERS => {
                 Err(self.refuse(key, format!("it is {layers}"), format!("a model has {MOST_LAYERS} layers at most")))
             }
@@ -133,6 +139,14 @@ impl<'a> Keys<'a> {
 
     pub(super) fn array_if(&self, key: &str) -> Result<Option<&'a Vec<Value>>, PretrainedError> {
         self.expect(key, "an array", Value::as_array)
+    }
+
+    /// So many finite numbers, if the key is there.
+    pub(super) fn numbers_if<const N: usize>(&self, key: &str) -> Result<Option<[f64; N]>, PretrainedError> {
+        self.expect(key, &format!("an array of {N} finite numbers"), |value| {
+            let numbers: Option<Vec<f64>> = value.as_array()?.iter().map(Value::as_f64).collect();
+            numbers?.try_into().ok()
+        })
     }
 
     /// The places in a list, as in `full_attn_idxs`.

@@ -16,6 +16,9 @@ use crate::{MixerRegistry, Model};
 /// A buffer that old versions of the format's main library saved beside the weights; it follows from the config.
 const BUFFER: &str = ".rotary_emb.inv_freq";
 
+/// What the names begin with of layers that predict tokens behind the next one, beside the model (Qwen3-Next, Nemotron-H).
+const LATER_TOKENS: &str = "mtp.";
+
 impl Architecture {
     /// The model with the parameters that `files` hold, on `device`.
     ///
@@ -41,7 +44,8 @@ impl Architecture {
         let model = Model::new(self.model(), self.vocab(), mixers, &mut Init::outline(device))?;
         let rules: BTreeMap<String, Rule> = self.rules().into_iter().map(|rule| (rule.ours.clone(), rule)).collect();
         let tied = self.tied_head();
-        let permitted = |name: &str| name.ends_with(BUFFER) || tied.is_some_and(|[_, head]| name == head);
+        let aside = |name: &str| name.ends_with(BUFFER) || name.starts_with(LATER_TOKENS);
+        let permitted = |name: &str| aside(name) || tied.is_some_and(|[_, head]| name == head);
         let model =
             fill(model, files, |path| rules.get(path).map(|rule| (rule.theirs.clone(), rule.view.clone())), permitted)?;
         if let Some([embedding, head]) = tied.filter(|[_, head]| files.names().any(|name| name == *head)) {

@@ -155,6 +155,13 @@ pub(super) const ROUTER_GRANITE: Table = &[("router.layer", "router", Row::Linea
 /// The last map of a feed-forward layer whose other two share a tensor.
 pub(super) const DOWN_GRANITE: Table = &[("output_linear", "down", Row::Linear)];
 
+/// A plain feed-forward layer.
+pub(super) const PLAIN: Table = &[("up_proj", "up", Row::Linear), ("down_proj", "down", Row::Linear)];
+
+/// The router of a mixture of Nemotron-H, and what is added to its weights for the choice.
+pub(super) const ROUTER_NEMOTRON: Table =
+    &[("gate", "router", Row::Linear), ("gate.e_score_correction_bias", "selection_bias", Row::Same)];
+
 /// The router of a mixture of experts.
 pub(super) const ROUTER: Table = &[("router", "router", Row::Linear)];
 
@@ -286,6 +293,9 @@ pub(super) mod norms {
         ("ffn_norm.weight", "channel_norm.gamma", Row::Same),
     ];
 
-    /// Mamba and its relatives, which have no channel mixer.
+    /// Mamba and its relatives, in a layer without a channel mixer.
     pub(in super::super) const MAMBA: Table = &[("norm.weight", "mixer_norm.gamma", Row::Same)];
+
+    /// Nemotron-H, in a layer that is a channel mixer alone.
+    pub(in super::super) const NEMOTRON_CHANNEL: Table = &[("norm.weight", "channel_norm.gamma", Row::Same)];
 }

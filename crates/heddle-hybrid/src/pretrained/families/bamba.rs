@@ -41,7 +41,7 @@ fn plan(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
             layers: layer_items(&kinds.iter().map(name).collect::<Vec<_>>()),
             mixer: BTreeMap::from([
                 ("attention".to_owned(), part("attention", heads)),
-                ("mamba2".to_owned(), part("mamba2", mamba2(keys, d_model, eps)?)),
+                ("mamba2".to_owned(), part("mamba2", mamba2(keys, inner_width(keys, d_model)?, eps)?)),
             ]),
             channel: BTreeMap::from([("mlp".to_owned(), part("swiglu", gated))]),
             norm_eps: eps,
@@ -62,22 +62,26 @@ fn parts(attention: bool) -> Vec<Part> {
     vec![Part::new("", "", norms::JAMBA), mixer, Part::new("feed_forward.", "channel.SwiGlu.", GATED)]
 }
 
-/// Mamba-2 by the keys that begin with `mamba_`.
-pub(super) fn mamba2(keys: &Keys<'_>, d_model: usize, eps: f64) -> Result<Mamba2Settings, PretrainedError> {
-    let expand = keys.size_or("mamba_expand", 2)?;
-    let (width, heads) = (expand * d_model, keys.size_or("mamba_n_heads", 128)?);
+/// The inner width of Mamba-2 as a multiple of the model's.
+pub(super) fn inner_width(keys: &Keys<'_>, d_model: usize) -> Result<usize, PretrainedError> {
+    Ok(keys.size_or("mamba_expand", 2)? * d_model)
+}
+
+/// Mamba-2 of inner width `width` by the keys that begin with `mamba_`.
+pub(super) fn mamba2(keys: &Keys<'_>, width: usize, eps: f64) -> Result<Mamba2Settings, PretrainedError> {
+    let heads = keys.size_or("mamba_n_heads", 128)?;
     let head_dim = match keys.get("mamba_d_head") {
         Some(Value::String(auto)) if auto == "auto" => width / heads,
         _ => keys.size_or("mamba_d_head", width / heads)?,
     };
     if heads * head_dim != width {
-        let problem = format!("{heads} heads of {head_dim} are not `mamba_expand` · `hidden_size` = {width} wide");
+        let problem = format!("{heads} heads of {head_dim} are not as wide as the block, {width}");
         return Err(keys.refuse("mamba_n_heads", problem, "make them agree"));
     }
     Ok(Mamba2Settings {
         d_state: keys.size_or("mamba_d_state", 256)?,
         d_conv: keys.size_or("mamba_d_conv", 4)?,
-        expand,
+        d_inner: Some(width),
         head_dim: Some(head_dim),
         groups: keys.size_or("mamba_n_groups", 1)?,
         dt_limit: mamba::dt_limit(keys, "time_step_limit")?,

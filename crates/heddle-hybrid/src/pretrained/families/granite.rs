@@ -49,7 +49,7 @@ fn plan(keys: &Keys<'_>) -> Result<Plan, PretrainedError> {
             layers: layer_items(&kinds.iter().map(name).collect::<Vec<_>>()),
             mixer: BTreeMap::from([
                 ("attention".to_owned(), part("attention", attention_settings(keys, d_model)?)),
-                ("mamba2".to_owned(), part("mamba2", bamba::mamba2(keys, d_model, eps)?)),
+                ("mamba2".to_owned(), part("mamba2", bamba::mamba2(keys, bamba::inner_width(keys, d_model)?, eps)?)),
             ]),
             channel: BTreeMap::from([("mlp".to_owned(), channel)]),
             norm_eps: eps,

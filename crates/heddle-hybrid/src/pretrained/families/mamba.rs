@@ -60,7 +60,8 @@ pub(super) const MAMBA2: Family = Family {
     plan: mamba2,
 };
 
-const FRAME: Frame = Frame {
+/// What frames the layers of Mamba and its relatives.
+pub(super) const FRAME: Frame = Frame {
     embedding: "backbone.embeddings.weight",
     norm: "backbone.norm_f.weight",
     head: "lm_head.weight",

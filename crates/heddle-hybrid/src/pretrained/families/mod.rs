@@ -2,11 +2,13 @@
 
 mod attention;
 mod bamba;
+mod falcon_h1;
 mod granite;
 mod jamba;
 mod lfm2;
 mod llama;
 mod mamba;
+mod nemotron_h;
 mod qwen;
 
 use serde::Serialize;
@@ -48,7 +50,7 @@ impl Only {
     }
 }
 
-const FAMILIES: [&Family; 10] = [
+const FAMILIES: [&Family; 12] = [
     &llama::LLAMA,
     &llama::MISTRAL,
     &mamba::MAMBA,
@@ -59,6 +61,8 @@ const FAMILIES: [&Family; 10] = [
     &bamba::BAMBA,
     &granite::GRANITE,
     &qwen::QWEN3_NEXT,
+    &falcon_h1::FALCON_H1,
+    &nemotron_h::NEMOTRON_H,
 ];
 
 /// What a config says.
