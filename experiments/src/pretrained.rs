@@ -27,6 +27,7 @@ use crate::config::{ConfigError, load};
 use crate::device::{DeviceError, device};
 use crate::files::{FileError, write_atomic};
 use crate::run::{RunError, build_task};
+use crate::text::TOKENIZER;
 
 /// A directory that is no model, or whose model cannot be computed with.
 #[derive(Debug, thiserror::Error)]
@@ -100,8 +101,6 @@ impl ModelDirError {
 const DESCRIPTION: &str = "model.toml";
 const PUBLISHED: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
-/// What turns texts into tokens; it goes with the model.
-const TOKENIZER: &str = crate::text::TOKENIZER;
 const INDEX: &str = "model.safetensors.index.json";
 
 /// The content of `model.toml`.

@@ -313,7 +313,7 @@ mod tests {
     fn a_continuation_is_what_whole_passes_give() {
         let (model, device) = (model(&EVERY_STATE), Device::flex());
         let prompt = prompts()[0].clone();
-        let done = run(&model, &[prompt.clone()], &settings(0.0, 8)).unwrap().remove(0);
+        let done = run(&model, core::slice::from_ref(&prompt), &settings(0.0, 8)).unwrap().remove(0);
         let mut tokens = prompt;
         for token in done.tokens {
             let settings = settings(0.0, 1);
