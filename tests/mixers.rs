@@ -20,11 +20,13 @@ const ROUNDING: f32 = 2e-5;
 const GRADIENT_ROUNDING: f32 = 2e-4;
 
 /// Settings that bring parameters or formulas of their own.
-const VARIANTS: [&str; 8] = [
+const VARIANTS: [&str; 10] = [
     r#"{"kind": "mamba", "dt_rank": 3, "inner_norm": {"scale": true}}"#,
     r#"{"kind": "mamba", "dt_rank": 3, "inner_norm": {"scale": false}, "bias": true, "conv_bias": false}"#,
     r#"{"kind": "mamba2", "head_dim": 4, "d_state": 8, "dt_limit": [0.002, 0.05]}"#,
     r#"{"kind": "mamba2", "head_dim": 4, "d_state": 8, "bias": true, "conv_bias": false}"#,
+    r#"{"kind": "mamba2", "head_dim": 4, "d_state": 8, "gated_norm": "before", "norm_groups": 2}"#,
+    r#"{"kind": "mamba2", "d_inner": 24, "head_dim": 4, "d_state": 8, "gated_norm": "none", "part_scales": [1, 2, 3, 0.5, 2]}"#,
     r#"{"kind": "short_conv", "bias": true}"#,
     r#"{"kind": "attention", "heads": 2, "qk_norm": true, "qk_norm_eps": 0.1}"#,
     r#"{"kind": "attention", "heads": 2, "qk_norm": true, "qk_norm_plus_one": true, "score_scale": 0.4}"#,

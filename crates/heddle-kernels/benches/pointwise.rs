@@ -49,6 +49,8 @@ fn unary(criterion: &mut Criterion, name: &str, function: fn(Tensor<3>) -> Tenso
 }
 
 fn activations(criterion: &mut Criterion) {
+    // What all that follow do besides: the sum of the outputs, and its gradient.
+    unary(criterion, "sum alone", |x| x);
     unary(criterion, "silu", silu);
     unary(criterion, "silu, by definition", silu_by_definition);
     unary(criterion, "gelu", gelu);
