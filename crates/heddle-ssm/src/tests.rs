@@ -37,7 +37,6 @@ fn impossible_settings_are_refused_by_name() {
     assert_refused(DeltaNetSettings { heads: 5, ..delta.clone() }, "heads", "5 does not divide the model's width 24");
     assert_refused(DeltaNetSettings { heads: 4, value_heads: Some(6), ..delta.clone() }, "heads", "value heads 6");
     assert_refused(DeltaNetSettings { norm_eps: -1.0, ..delta.clone() }, "norm_eps", "no ε");
-    assert_refused(DeltaNetSettings { norm_eps: -1.0, ..delta.clone() }, "norm_eps", "no ε");
     assert_refused(DeltaNetSettings { value_dim: Some(0), ..delta }, "value_dim", "too small");
     assert_refused(RgLruSettings { gate_blocks: 5, ..Default::default() }, "gate_blocks", "5 does not divide");
     assert_refused(RgLruSettings { a_max: 1.0, ..Default::default() }, "a_min", "not between 0 and `a_max`");
