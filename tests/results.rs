@@ -61,15 +61,24 @@ fn blocks_recall_what_the_header_says() {
 }
 
 #[test]
+fn one_layer_of_attention_in_eight_is_enough() {
+    let stored = stored("ratio.json");
+    assert!(stored["one_in_eight"].lowest >= 0.99, "{}", stored["one_in_eight"].lowest);
+    assert!(stored["none"].mean < 0.06, "{}", stored["none"].mean);
+}
+
+#[test]
 fn stored_results_are_of_the_configs_as_they_stand() {
-    for (config, name) in [("quickstart.toml", "quickstart.json"), ("blocks/mqar.toml", "blocks.json")] {
-        let path = root().join("configs").join(config);
+    let files = [("quickstart", "quickstart"), ("blocks/mqar", "blocks"), ("hybrid/ratio", "ratio")];
+    for (config, name) in files {
+        let path = root().join(format!("configs/{config}.toml"));
         let planned = load(&path, &[], &Registry::default().kinds()).unwrap().expand();
-        let mut hashes: Vec<String> = stored(name).into_values().flat_map(|case| case.hashes).collect();
+        let mut hashes: Vec<String> =
+            stored(&format!("{name}.json")).into_values().flat_map(|case| case.hashes).collect();
         let mut expected: Vec<String> = planned.into_iter().map(|run| run.hash).collect();
         hashes.sort();
         expected.sort();
-        assert_eq!(hashes, expected, "configs/{config} was changed: run it again and store the result");
+        assert_eq!(hashes, expected, "configs/{config}.toml was changed: run it again and store the result");
     }
 }
 
