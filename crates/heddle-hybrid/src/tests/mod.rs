@@ -3,7 +3,7 @@
 mod weights;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Gradients, Int, Tensor};
 use heddle_kernels::{layer_norm, rms_norm};
 use serde_json::{Value, json};
 
@@ -67,11 +67,19 @@ fn assert_close<const D: usize>(a: Tensor<D>, b: Tensor<D>) {
     assert!(scale > 1e-3 && difference <= ROUNDING * scale.max(1.0), "{difference} of {scale}");
 }
 
-/// Paths and shapes of all parameters.
-fn paths(model: &Model) -> Vec<(String, Vec<usize>)> {
-    #[derive(Default)]
-    struct Paths(Vec<String>, Vec<(String, Vec<usize>)>);
-    impl ModuleVisitor for Paths {
+/// A parameter of a model.
+struct Found {
+    path: String,
+    shape: Vec<usize>,
+    numbers: Tensor<1>,
+    /// None if it was not asked for, or does not reach the loss.
+    gradient: Option<Tensor<1>>,
+}
+
+/// All parameters, with their gradients if there are some.
+fn parameters(model: &Model, gradients: Option<&Gradients>) -> Vec<Found> {
+    struct Find<'a>(Vec<String>, Option<&'a Gradients>, Vec<Found>);
+    impl ModuleVisitor for Find<'_> {
         fn enter_module(&mut self, name: &str, _container: &str) {
             self.0.push(name.to_owned());
         }
@@ -79,12 +87,26 @@ fn paths(model: &Model) -> Vec<(String, Vec<usize>)> {
             self.0.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.push((self.0.join("."), param.dims().to_vec()));
+            let flat = |tensor: Tensor<D>| {
+                let count = tensor.shape().num_elements();
+                tensor.reshape([count])
+            };
+            self.2.push(Found {
+                path: self.0.join("."),
+                shape: param.dims().to_vec(),
+                numbers: flat(param.val()),
+                gradient: self.1.and_then(|gradients| param.val().grad(gradients)).map(flat),
+            });
         }
     }
-    let mut paths = Paths::default();
-    model.visit(&mut paths);
-    paths.1
+    let mut find = Find(vec![], gradients, vec![]);
+    model.visit(&mut find);
+    find.2
+}
+
+/// Paths and shapes of all parameters.
+fn paths(model: &Model) -> Vec<(String, Vec<usize>)> {
+    parameters(model, None).into_iter().map(|found| (found.path, found.shape)).collect()
 }
 
 fn has(model: &Model, path: &str) -> bool {

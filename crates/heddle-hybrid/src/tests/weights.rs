@@ -1,11 +1,11 @@
 //! Weights of several uses, how they start, and what they learn from.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 use heddle_kernels::cross_entropy_at;
 use serde_json::{Value, json};
 
-use super::{ROUNDING, assert_close, build, config, has, hidden, model, paths, tokens};
+use super::{Found, ROUNDING, assert_close, build, config, has, hidden, model, parameters, paths, tokens};
 use crate::Model;
 
 fn shared(rank: Option<usize>) -> Value {
@@ -80,26 +80,14 @@ fn an_adapter_starts_at_nothing_and_tells_uses_apart_once_it_is_trained() {
     let model = build(&config(shared(Some(3))), &device).unwrap();
     let (hidden, _) = model.forward(tokens(&device), model.state(2, &device));
     let gradients = model.logits(hidden.reshape([14, 16])).square().mean().backward();
-    struct Learns<'a>(&'a burn::tensor::Gradients, Vec<String>, usize);
-    impl ModuleVisitor for Learns<'_> {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.1.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.1.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let path = self.1.join(".");
-            let gradient = param.val().grad(self.0).unwrap_or_else(|| panic!("`{path}` gets no gradient"));
-            let size = gradient.abs().max().into_scalar::<f32>();
-            // While one factor of a product is zero the other one cannot learn.
-            assert_eq!(size > 0.0, !(path.contains("maps") && path.ends_with("down.weight")), "`{path}`: {size}");
-            self.2 += 1;
-        }
+    let all = parameters(&model, Some(&gradients));
+    assert_eq!(all.len(), paths(&model).len());
+    for Found { path, gradient, .. } in all {
+        let gradient = gradient.unwrap_or_else(|| panic!("`{path}` gets no gradient"));
+        let size = gradient.abs().max().into_scalar::<f32>();
+        // While one factor of a product is zero the other one cannot learn.
+        assert_eq!(size > 0.0, !(path.contains("maps") && path.ends_with("down.weight")), "`{path}`: {size}");
     }
-    let mut learns = Learns(&gradients, vec![], 0);
-    model.visit(&mut learns);
-    assert_eq!(learns.2, paths(&model).len());
 }
 
 #[test]
@@ -125,7 +113,7 @@ fn gradients_by_layer_are_the_gradients() {
         for (a, b) in by_layer.routed.iter().zip(&routed) {
             assert_eq!((a.layer, &a.routing.counts), (b.layer, &b.routing.counts));
         }
-        struct Compare<'a>(&'a burn::tensor::Gradients, &'a burn::optim::GradientsParams, bool, usize);
+        struct Compare<'a>(&'a Gradients, &'a burn::optim::GradientsParams, bool, usize);
         impl ModuleVisitor for Compare<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 let (a, b) = (param.val().grad(self.0), self.1.get::<D>(param.id));
@@ -150,22 +138,8 @@ fn gradients_by_layer_are_the_gradients() {
 
 /// The standard deviation of every parameter, by its path.
 fn deviations(model: &Model) -> std::collections::BTreeMap<String, f32> {
-    #[derive(Default)]
-    struct Deviations(Vec<String>, std::collections::BTreeMap<String, f32>);
-    impl ModuleVisitor for Deviations {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.0.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.0.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.insert(self.0.join("."), param.val().square().mean().into_scalar::<f32>().sqrt());
-        }
-    }
-    let mut deviations = Deviations::default();
-    model.visit(&mut deviations);
-    deviations.1
+    let deviation = |numbers: Tensor<1>| numbers.square().mean().into_scalar::<f32>().sqrt();
+    parameters(model, None).into_iter().map(|found| (found.path, deviation(found.numbers))).collect()
 }
 
 #[test]
@@ -190,22 +164,8 @@ fn outputs_of_deep_models_start_smaller_and_nothing_else_changes() {
 }
 
 /// Size of the gradient of the parameter at `path`.
-fn gradient_of(model: &Model, path: &str, gradients: &burn::tensor::Gradients) -> f32 {
-    struct Find<'a>(&'a str, &'a burn::tensor::Gradients, Vec<String>, Option<f32>);
-    impl ModuleVisitor for Find<'_> {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.2.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.2.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.2.join(".") == self.0 {
-                self.3 = param.val().grad(self.1).map(|gradient| gradient.abs().sum().into_scalar::<f32>());
-            }
-        }
-    }
-    let mut find = Find(path, gradients, vec![], None);
-    model.visit(&mut find);
-    find.3.expect("the parameter has a gradient")
+fn gradient_of(model: &Model, path: &str, gradients: &Gradients) -> f32 {
+    let found = parameters(model, Some(gradients)).into_iter().find(|found| found.path == path);
+    let gradient = found.and_then(|found| found.gradient).expect("the parameter has a gradient");
+    gradient.abs().sum().into_scalar::<f32>()
 }
