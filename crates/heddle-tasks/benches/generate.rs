@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use heddle_tasks::batch::{Batch, Stretch, fill_batch};
 use heddle_tasks::mqar::{Filler, Mqar, MqarSettings, TrainSegment};
-use heddle_tasks::{Example, Split, Task};
+use heddle_tasks::{Example, Split, Task, TaskRegistry};
 
 /// (length, pairs): the published ones, a long one, and one with few pairs in much filler.
 const SHAPES: [(usize, usize); 5] = [(64, 4), (256, 64), (1024, 256), (4096, 256), (65536, 64)];
@@ -59,5 +59,27 @@ fn all_threads(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, one_thread, all_threads);
+/// Every other task at 4096 tokens, as settings of the slice trained on.
+const SUITE: [(&str, &str); 1] = [("induction", r#"{"train": [{"length": 4096}]}"#)];
+
+fn suite(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group(format!("every task, batches of {BATCH}, all threads, tokens"));
+    for (kind, settings) in SUITE {
+        let settings = serde_json::from_str(settings).expect("the settings are JSON");
+        let task = TaskRegistry::builtin().build(kind, &settings).expect("the settings are in range");
+        let length = task.slices(Split::Train)[0].length;
+        group.throughput(Throughput::Elements((BATCH * length) as u64));
+        let (mut batch, mut index) = (Batch::default(), 0);
+        group.bench_function(kind, |bencher| {
+            bencher.iter(|| {
+                let stretch = Stretch { split: Split::Train, slice: 0, seed: 0, first: index, count: BATCH };
+                fill_batch(task.as_ref(), stretch, &mut batch);
+                index += BATCH as u64;
+                black_box(&batch);
+            });
+        });
+    }
+}
+
+criterion_group!(benches, one_thread, all_threads, suite);
 criterion_main!(benches);

@@ -7,7 +7,7 @@ use crate::{Example, Label, Split, Task};
 /// Examples of one slice as the rows of one array.
 ///
 /// # Shapes
-/// - `tokens`: `[b, l]`, row after row; `labels`: `[b, labels per example]`, likewise
+/// - `tokens`: `[b, l]`, row after row; `labels`: those of one row after those of the other
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The number of rows, b.
@@ -16,7 +16,7 @@ pub struct Batch {
     pub length: usize,
     /// The tokens.
     pub tokens: Vec<i32>,
-    /// The labels, by rising row and position; every row has the same number.
+    /// The labels, by rising row and position.
     pub labels: Vec<BatchLabel>,
 }
 
@@ -57,7 +57,7 @@ pub struct Stretch {
 /// the same for any number of threads.
 ///
 /// # Panics
-/// If the split has no such slice, or an example departs from the slice's length or number of labels.
+/// If the split has no such slice, or an example departs from the slice's length or has more labels.
 ///
 /// ```
 /// use heddle_tasks::{Split, TaskRegistry, batch::{Batch, Stretch, fill_batch}};
@@ -82,15 +82,16 @@ pub fn fill_batch(task: &dyn Task, stretch: Stretch, batch: &mut Batch) {
     // Every entry is overwritten below, so the old ones need no clearing.
     batch.tokens.resize(count * length, 0);
     batch.labels.resize(count * labels, BatchLabel::default());
+    let mut labelled = vec![0; count];
 
     let rows = batch.tokens.par_chunks_exact_mut(length).zip(batch.labels.par_chunks_exact_mut(labels));
-    rows.enumerate().with_min_len(ROWS_PER_JOB).for_each_init(
+    rows.zip(&mut labelled).enumerate().with_min_len(ROWS_PER_JOB).for_each_init(
         Example::default,
-        |example, (row, (tokens, row_labels))| {
+        |example, (row, ((tokens, row_labels), labelled))| {
             task.example(split, slice, seed, first + row as u64, example);
             assert!(
-                example.tokens.len() == length && example.labels.len() == labels,
-                "an example of {} has {} tokens and {} labels where its slice has {length} and {labels}",
+                example.tokens.len() == length && example.labels.len() <= labels,
+                "an example of {} has {} tokens and {} labels where its slice has {length} and at most {labels}",
                 task.kind(),
                 example.tokens.len(),
                 example.labels.len()
@@ -101,8 +102,23 @@ pub fn fill_batch(task: &dyn Task, stretch: Stretch, batch: &mut Batch) {
             for (label, Label { position, target, evidence }) in row_labels.iter_mut().zip(&example.labels) {
                 *label = BatchLabel { row: row as u32, position: *position, target: *target, evidence: *evidence };
             }
+            *labelled = example.labels.len();
         },
     );
+    close_gaps(&mut batch.labels, labels, &labelled);
+}
+
+/// Moves the labels of each row up to those of the row before; row i has `labelled[i]` at `stride`·i.
+fn close_gaps(labels: &mut Vec<BatchLabel>, stride: usize, labelled: &[usize]) {
+    let mut end = 0;
+    for (row, count) in labelled.iter().enumerate() {
+        let start = row * stride;
+        if start != end {
+            labels.copy_within(start..start + count, end);
+        }
+        end += count;
+    }
+    labels.truncate(end);
 }
 
 #[cfg(test)]
@@ -171,7 +187,7 @@ mod tests {
         );
     }
 
-    /// Claims one label more than it gives.
+    /// Gives one label more than it claims.
     #[derive(Debug)]
     struct Liar(Mqar, Vec<Slice>);
 
@@ -202,11 +218,11 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "an example of liar has 64 tokens and 4 labels where its slice has 64 and 5")]
+    #[should_panic(expected = "an example of liar has 64 tokens and 4 labels where its slice has 64 and at most 3")]
     fn an_example_unlike_its_slice_is_refused() {
         let honest = task(Filler::Zero);
         let mut slices = honest.slices(Split::Train).to_vec();
-        slices[0].labels += 1;
+        slices[0].labels -= 1;
         // One thread, so that the panic arrives with its own message.
         let pool = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         pool.install(|| {

@@ -79,7 +79,7 @@ position  token  stands for  asked
     fn evidence_of_two_labels_names_both() {
         let task = Mqar::new(MqarSettings::default()).unwrap();
         let label = |position| Label { position, target: 5000, evidence: 0 };
-        let example = Example { tokens: vec![5000, 0, 0], labels: vec![label(1), label(2)] };
+        let example = Example { tokens: vec![5000, 0, 0], labels: vec![label(1), label(2)], marks: Vec::new() };
         let drawn = draw(&task, &example);
         assert_eq!(drawn.lines().nth(1), Some("       0   5000  value 5000  ◂ the answer at 1, 2"));
     }

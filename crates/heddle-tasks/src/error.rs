@@ -59,3 +59,40 @@ pub enum TaskError {
 fn meant(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!(" (did you mean '{name}'?)")).unwrap_or_default()
 }
+
+impl TaskError {
+    /// The same of a setting inside `outer`: `length` of `train[2]` is `train[2].length`.
+    pub(crate) fn within(self, outer: &str) -> Self {
+        match self {
+            Self::OutOfRange { setting, rule, found, remedy } => {
+                Self::OutOfRange { setting: format!("{outer}.{setting}"), rule, found, remedy }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Refuses a setting whose `rule` does not hold; `explain` gives what was found and the remedy.
+///
+/// # Errors
+/// [`TaskError::OutOfRange`] unless the rule `holds`.
+///
+/// ```
+/// use heddle_tasks::require;
+///
+/// let pairs = 0;
+/// let refused = require(pairs >= 1, "pairs", "1 ≤ pairs", || (format!("pairs {pairs}"), "use at least 1".into()));
+/// assert_eq!(refused.unwrap_err().to_string(), "setting 'pairs': 1 ≤ pairs fails (pairs 0): use at least 1");
+/// ```
+pub fn require(
+    holds: bool,
+    setting: &str,
+    rule: impl Into<String>,
+    explain: impl FnOnce() -> (String, String),
+) -> Result<(), TaskError> {
+    if holds {
+        return Ok(());
+    }
+    let (found, remedy) = explain();
+    Err(TaskError::OutOfRange { setting: setting.to_owned(), rule: rule.into(), found, remedy })
+}

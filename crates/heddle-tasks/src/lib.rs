@@ -11,6 +11,7 @@
 //!
 //! | kind | task | reference |
 //! |---|---|---|
+//! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
 //!
 //! ```
@@ -32,22 +33,29 @@
 //! ```
 //!
 //! # A task of your own
-//! Implement [`Task`] for the generator and [`TaskSettings`] for its settings, in your own crate, and
-//! [`register`](TaskRegistry::register) the settings; the built-in tasks use the same door. Draw from a
-//! [`Stream`](stream::Stream), keep scratch memory per thread, and keep every example of a slice at the slice's
-//! length and number of labels.
+//! Implement [`Recipe`] for its settings, in your own crate, and [`register`](TaskRegistry::register)
+//! [`Segmented<YourRecipe>`](Segmented): slices, streams, disjoint splits and thread-local memory come with it. What fits
+//! no recipe implements [`Task`] and [`TaskSettings`] itself. The built-in tasks use the same doors.
 #![forbid(unsafe_code)]
 
+mod alphabet;
 pub mod batch;
 mod draw;
 mod error;
+pub mod induction;
 pub mod mqar;
+pub mod recipe;
 mod registry;
 pub mod sampling;
+pub mod score;
 pub mod stream;
 mod task;
+#[cfg(test)]
+mod testing;
 
+pub use alphabet::Alphabet;
 pub use draw::draw;
-pub use error::TaskError;
+pub use error::{TaskError, require};
+pub use recipe::{Recipe, Segmented};
 pub use registry::{SettingInfo, TaskInfo, TaskRegistry, TaskSettings};
-pub use task::{Example, Label, ParseSplitError, Slice, Split, Task, content_hash, slice_of_batch};
+pub use task::{Example, Label, Mark, ParseSplitError, Slice, Split, Task, content_hash, slice_of_batch};

@@ -180,8 +180,7 @@ impl Mqar {
         values.iter_mut().for_each(|value| *value += first_value);
         shape.slots.draw_distinct(shape.pairs, stream, tree, slots);
 
-        out.tokens.clear();
-        out.labels.clear();
+        out.clear();
         out.tokens.reserve(shape.length as usize);
         out.labels.reserve(shape.pairs as usize);
         for (key, value) in keys.iter().zip(values.iter()) {

@@ -4,8 +4,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::induction::InductionHeads;
 use crate::mqar::MqarSettings;
-use crate::{Task, TaskError};
+use crate::{Segmented, Task, TaskError};
 
 /// What a task is, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -44,6 +45,18 @@ pub struct SettingInfo {
 pub trait TaskSettings: Default + Serialize + DeserializeOwned + 'static {
     /// What the task is; its `kind` is the name in configs.
     const INFO: TaskInfo;
+
+    /// The settings as a config gives them, laid over the defaults; null stands for no settings.
+    ///
+    /// # Errors
+    /// The first setting that is unknown or of the wrong type.
+    fn read(settings: &Value) -> Result<Self, TaskError> {
+        if settings.is_null() {
+            return Ok(Self::default());
+        }
+        refuse_unknown::<Self>(settings)?;
+        read_at(Self::INFO.kind, "", settings)
+    }
 
     /// The task with these settings.
     ///
@@ -86,7 +99,8 @@ impl TaskRegistry {
     /// The tasks of this crate.
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
-        registry.register::<MqarSettings>().expect("the built-in kinds differ");
+        let registered = [registry.register::<MqarSettings>(), registry.register::<Segmented<InductionHeads>>()];
+        registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));
         registry
     }
 
@@ -155,34 +169,40 @@ fn defaults<S: TaskSettings>() -> Value {
 }
 
 fn complete<S: TaskSettings>(settings: &Value) -> Result<Value, TaskError> {
-    Ok(serde_json::to_value(read::<S>(settings)?).expect("settings are plain data"))
+    Ok(serde_json::to_value(S::read(settings)?).expect("settings are plain data"))
 }
 
 fn build<S: TaskSettings>(settings: &Value) -> Result<Box<dyn Task>, TaskError> {
-    read::<S>(settings)?.build()
+    S::read(settings)?.build()
 }
 
-fn read<S: TaskSettings>(settings: &Value) -> Result<S, TaskError> {
-    let kind = S::INFO.kind;
-    if settings.is_null() {
-        return Ok(S::default());
-    }
+/// Refuses a key that the settings `S` do not have.
+pub(crate) fn refuse_unknown<S: TaskSettings>(settings: &Value) -> Result<(), TaskError> {
     let defaults = defaults::<S>();
     let known = || defaults.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str));
-    for setting in settings.as_object().into_iter().flat_map(|object| object.keys()) {
-        if !known().any(|key| key == setting) {
-            return Err(TaskError::UnknownSetting {
-                kind: kind.to_owned(),
-                setting: setting.clone(),
-                nearest: nearest(setting, known()),
-                known: known().map(str::to_owned).collect(),
-            });
-        }
+    let given = settings.as_object().into_iter().flat_map(|object| object.keys());
+    match given.into_iter().find(|setting| !known().any(|key| key == *setting)) {
+        None => Ok(()),
+        Some(setting) => Err(TaskError::UnknownSetting {
+            kind: S::INFO.kind.to_owned(),
+            setting: setting.clone(),
+            nearest: nearest(setting, known()),
+            known: known().map(str::to_owned).collect(),
+        }),
     }
-    serde_path_to_error::deserialize(settings).map_err(|error| TaskError::Malformed {
-        kind: kind.to_owned(),
-        setting: error.path().to_string(),
-        cause: error.inner().to_string(),
+}
+
+/// Reads the part of a task's settings that stands at `path`; the error names the path of what is malformed.
+pub(crate) fn read_at<T: DeserializeOwned>(kind: &str, path: &str, value: &Value) -> Result<T, TaskError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let inner = error.path().to_string();
+        let setting = match (path, inner.as_str()) {
+            (_, ".") => path.to_owned(),
+            ("", _) => inner,
+            (_, index) if index.starts_with('[') => format!("{path}{index}"),
+            _ => format!("{path}.{inner}"),
+        };
+        TaskError::Malformed { kind: kind.to_owned(), setting, cause: error.inner().to_string() }
     })
 }
 
@@ -277,7 +297,7 @@ mod tests {
     fn a_users_task_is_registered_built_and_hashed_like_a_built_in_one() {
         let mut registry = TaskRegistry::builtin();
         registry.register::<Echo>().unwrap();
-        assert_eq!(registry.kinds(), ["echo", "mqar"]);
+        assert!(registry.kinds().contains(&"echo"));
         let task = registry.build("echo", &json!({"length": 6})).unwrap();
         assert_eq!(task.slices(Split::Train)[0].length, 6);
         assert_ne!(
@@ -325,8 +345,10 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_refused_with_the_nearest() {
-        assert_eq!(message("mqa", json!({})), "no task is called 'mqa' (did you mean 'mqar'?); known tasks: mqar");
-        assert_eq!(message("xyz", json!({})), "no task is called 'xyz'; known tasks: mqar");
+        let known = TaskRegistry::builtin().kinds().join(", ");
+        let expected = format!("no task is called 'mqa' (did you mean 'mqar'?); known tasks: {known}");
+        assert_eq!(message("mqa", json!({})), expected);
+        assert_eq!(message("xyz", json!({})), format!("no task is called 'xyz'; known tasks: {known}"));
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
 use std::str::FromStr;
@@ -55,8 +56,18 @@ pub struct Label {
     pub position: u32,
     /// The token to predict there.
     pub target: u32,
-    /// The position of the token that determines the target; no attention map that ignores it can be right.
+    /// The position of the token that determines the target; no attention map that ignores it can be right. Where the
+    /// target hangs on several tokens it is the last of them.
     pub evidence: u32,
+}
+
+/// A position of a sequence that an inspection may ask about, such as a pronoun or the noun it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Mark {
+    /// What stands there.
+    pub name: Cow<'static, str>,
+    /// Where.
+    pub position: u32,
 }
 
 /// One sequence and the predictions asked for in it.
@@ -66,6 +77,27 @@ pub struct Example {
     pub tokens: Vec<u32>,
     /// The labels, by rising position.
     pub labels: Vec<Label>,
+    /// Positions with a name, if the task gives any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
+}
+
+impl Example {
+    /// Forgets everything but the memory.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.labels.clear();
+        self.marks.clear();
+    }
+
+    /// Asks for `target` behind the last token, which `evidence` determines.
+    ///
+    /// # Panics
+    /// If there is no token yet.
+    pub fn ask(&mut self, target: u32, evidence: u32) {
+        let position = self.tokens.len().checked_sub(1).expect("a token stands before the answer") as u32;
+        self.labels.push(Label { position, target, evidence });
+    }
 }
 
 /// The examples of a split that share every knob, and therefore length and number of labels.
@@ -75,7 +107,7 @@ pub struct Slice {
     pub name: String,
     /// Tokens per example.
     pub length: usize,
-    /// Labels per example.
+    /// Labels per example, at most.
     pub labels: usize,
     /// How often a training batch is of this slice, relative to the others; 1 outside the train split.
     pub weight: f64,
@@ -87,7 +119,8 @@ pub struct Slice {
 
 /// A generator of labelled token sequences.
 ///
-/// Every example of a slice has the slice's length and number of labels.
+/// Every example of a slice has the slice's length, and at least one label but no more than the slice's. Training
+/// examples may carry more labels than those of the other splits: what helps to learn is not all worth a score.
 pub trait Task: Send + Sync + Debug {
     /// The name under which the task is registered.
     fn kind(&self) -> &'static str;
@@ -165,6 +198,10 @@ pub fn content_hash(task: &dyn Task, seed: u64) -> String {
                 example.tokens.iter().for_each(|token| words(&[u64::from(*token)]));
                 for Label { position, target, evidence } in &example.labels {
                     words(&[position, target, evidence].map(|field| u64::from(*field)));
+                }
+                for Mark { name, position } in &example.marks {
+                    words(&text(name));
+                    words(&[u64::from(*position)]);
                 }
             }
         }

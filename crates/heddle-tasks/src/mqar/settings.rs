@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{KIND, Mqar};
+use crate::error::require;
 use crate::{SettingInfo, Split, Task, TaskError, TaskInfo, TaskSettings};
 
 /// The settings of [`Mqar`].
@@ -227,18 +228,4 @@ impl MqarSettings {
         }
         Ok(())
     }
-}
-
-/// Refuses a setting whose `rule` does not hold; `explain` gives what was found and the remedy.
-fn require(
-    holds: bool,
-    setting: &str,
-    rule: String,
-    explain: impl FnOnce() -> (String, String),
-) -> Result<(), TaskError> {
-    if holds {
-        return Ok(());
-    }
-    let (found, remedy) = explain();
-    Err(TaskError::OutOfRange { setting: setting.to_owned(), rule, found, remedy })
 }

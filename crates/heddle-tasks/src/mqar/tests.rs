@@ -356,7 +356,7 @@ proptest! {
         let task = Mqar::new(MqarSettings { vocab, power_a, filler, train, ..MqarSettings::default() }).unwrap();
         let mut example = Example::default();
         task.example(Split::Train, 0, seed, index, &mut example);
-        let Example { tokens, labels } = &example;
+        let Example { tokens, labels, .. } = &example;
         prop_assert_eq!((tokens.len(), labels.len()), (length, pairs));
         prop_assert!(tokens.iter().all(|token| (*token as usize) < vocab));
 

@@ -1,0 +1,410 @@
+//! Tasks by their parts: a file states one task, this module gives it slices, streams and disjoint splits.
+//!
+//! A [`Recipe`] is the settings of a task and how to write one sequence. What differs between slices (a length, a number
+//! of pairs) are its [`Knobs`](Recipe::Knobs). [`Segmented`] makes a [`Task`] of it: lists of slices for training,
+//! validation and test, a random stream for every example, memory that each thread reuses.
+//!
+//! # Disjoint splits
+//! The splits draw from different streams. Where the sequences of a slice are so many that two of any 2³⁰ drawn are the
+//! same with a probability below 2⁻²⁰ (2⁸⁰ or more), that keeps the splits apart. Where they are fewer, each sequence
+//! belongs to one split by a hash of its tokens (train 3/4, validation and test 1/8 each), and a sequence of another
+//! split is drawn anew. So a model never sees in training what it is tested on, however small the task.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use crate::error::require;
+use crate::registry::{read_at, refuse_unknown};
+use crate::stream::Stream;
+use crate::{Alphabet, Example, SettingInfo, Slice, Split, Task, TaskError, TaskInfo, TaskSettings};
+
+/// The settings of a task and how it writes a sequence.
+///
+/// Implement it with `#[serde(default, deny_unknown_fields)]` on the settings and `#[serde(deny_unknown_fields)]` on the
+/// knobs, and register [`Segmented<Self>`](Segmented).
+pub trait Recipe: Clone + Default + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// What the task is. Its settings are those of the recipe, then [`train_setting`], [`VALIDATION_SETTING`] and
+    /// [`TEST_SETTING`].
+    const INFO: TaskInfo;
+    /// Raised by whoever changes what a seed generates.
+    const VERSION: u32 = 1;
+    /// What sets one slice apart from another; numbers among them become the slice's keys.
+    type Knobs: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
+    /// What is computed once for a slice.
+    type Plan: Debug + Send + Sync;
+    /// Memory that a thread reuses from example to example.
+    type Scratch: Default + 'static;
+
+    /// The slices that are trained on unless the settings say otherwise.
+    fn default_train() -> Vec<Self::Knobs>;
+
+    /// The vocabulary.
+    fn alphabet(&self) -> Alphabet;
+
+    /// Refuses settings that no slice could satisfy.
+    ///
+    /// # Errors
+    /// [`TaskError::OutOfRange`], naming the setting.
+    fn check(&self) -> Result<(), TaskError>;
+
+    /// What a slice of a split is and what writing its examples takes.
+    ///
+    /// # Errors
+    /// [`TaskError::OutOfRange`], naming the knob, if no sequence satisfies the knobs.
+    fn plan(&self, split: Split, knobs: &Self::Knobs) -> Result<(Shape, Self::Plan), TaskError>;
+
+    /// Writes one example to `out`, which is empty.
+    fn write(&self, plan: &Self::Plan, stream: &mut Stream, scratch: &mut Self::Scratch, out: &mut Example);
+
+    /// Writes what makes two sequences the same for the splits; unless a recipe says otherwise, their tokens.
+    fn identity(&self, example: &Example, bytes: &mut Vec<u8>) {
+        bytes.extend(example.tokens.iter().flat_map(|token| token.to_le_bytes()));
+    }
+
+    /// What a token stands for.
+    fn describe_token(&self, token: u32) -> String {
+        self.alphabet().describe(token)
+    }
+}
+
+/// The measures of a slice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Tokens of every example.
+    pub length: usize,
+    /// Labels of an example, at most.
+    pub labels: usize,
+    /// The accuracy of a guesser who knows the rules but looks at no sequence.
+    pub chance: f64,
+    /// Base-2 logarithm of the number of sequences, as if all were equally likely: at least 80 keeps splits apart by
+    /// itself; [`SHARED`] where training and test are meant to hold the same sequences.
+    pub bits: f64,
+}
+
+/// [`Shape::bits`] of a task that tests the very facts it trains.
+pub const SHARED: f64 = f64::INFINITY;
+
+/// Lengths and vocabularies end here: far beyond any use, and positions and tokens stay small.
+pub const LARGEST: usize = 1 << 24;
+
+/// From so many bits on sequences do not repeat.
+const ENOUGH_BITS: f64 = 80.0;
+
+/// Examples of an evaluation slice unless the settings say otherwise.
+const DEFAULT_EXAMPLES: usize = 1000;
+
+/// The description of the setting `train` of a [`Recipe`], given its default in JSON and the range of the knobs.
+pub const fn train_setting(default: &'static str, range: &'static str) -> SettingInfo {
+    let meaning = "slices to train on, each the knobs and a weight (default 1); each batch is of one slice, chosen by \
+                   weight";
+    SettingInfo { key: "train", default, meaning, range }
+}
+
+/// The description of the setting `validation` of a [`Recipe`].
+pub const VALIDATION_SETTING: SettingInfo = SettingInfo {
+    key: "validation",
+    default: "null",
+    meaning: "slices to choose by, each the knobs and a number of examples (default 1000); null: those of train",
+    range: "as train, examples at least 1",
+};
+
+/// The description of the setting `test` of a [`Recipe`].
+pub const TEST_SETTING: SettingInfo = SettingInfo {
+    key: "test",
+    default: "null",
+    meaning: "slices to report, each the knobs and a number of examples (default 1000); null: those of train",
+    range: "as train, examples at least 1",
+};
+
+/// The settings of a [`Recipe`] with its slices.
+///
+/// ```
+/// use heddle_tasks::induction::InductionHeads;
+/// use heddle_tasks::{Segmented, Split, TaskSettings};
+/// use serde_json::json;
+///
+/// let settings = json!({"vocab": 16, "train": [{"length": 64}], "test": [{"length": 1024, "examples": 10}]});
+/// let task = Segmented::<InductionHeads>::read(&settings)?.build()?;
+/// assert_eq!(task.slices(Split::Test)[0].name, "length=1024,repeats=1");
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(bound = "")]
+pub struct Segmented<R: Recipe> {
+    /// The task's own settings.
+    #[serde(flatten)]
+    pub recipe: R,
+    /// What training batches hold.
+    pub train: Vec<TrainSlice<R::Knobs>>,
+    /// What is evaluated to choose; if absent, the slices of `train`.
+    pub validation: Option<Vec<EvaluationSlice<R::Knobs>>>,
+    /// What is evaluated to report; likewise.
+    pub test: Option<Vec<EvaluationSlice<R::Knobs>>>,
+}
+
+/// One kind of training batch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainSlice<K> {
+    /// What sets the slice apart.
+    #[serde(flatten)]
+    pub knobs: K,
+    /// How often a batch is of this slice, relative to the others.
+    pub weight: f64,
+}
+
+/// One evaluation slice.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvaluationSlice<K> {
+    /// What sets the slice apart.
+    #[serde(flatten)]
+    pub knobs: K,
+    /// The number of examples.
+    pub examples: usize,
+}
+
+impl<R: Recipe> Default for Segmented<R> {
+    fn default() -> Self {
+        let train = R::default_train().into_iter().map(|knobs| TrainSlice { knobs, weight: 1.0 }).collect();
+        Self { recipe: R::default(), train, validation: None, test: None }
+    }
+}
+
+impl<'de, R: Recipe> Deserialize<'de> for Segmented<R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(&Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl<R: Recipe> TaskSettings for Segmented<R> {
+    const INFO: TaskInfo = R::INFO;
+
+    fn read(settings: &Value) -> Result<Self, TaskError> {
+        if settings.is_null() {
+            return Ok(Self::default());
+        }
+        refuse_unknown::<Self>(settings)?;
+        let kind = R::INFO.kind;
+        let mut own = settings.clone();
+        let mut listed = |key: &str| own.as_object_mut().and_then(|own| own.remove(key));
+        let (train, validation, test) = (listed("train"), listed("validation"), listed("test"));
+        let train = train.map(|train| list(kind, "train", train)).transpose()?.map(|slices| {
+            let weighted = |(knobs, weight): (_, Option<f64>)| TrainSlice { knobs, weight: weight.unwrap_or(1.0) };
+            slices.into_iter().map(weighted).collect()
+        });
+        let evaluated = |key, value: Option<Value>| {
+            let given = value.filter(|value| !value.is_null());
+            given.map(|value| list(kind, key, value)).transpose().map(|slices| {
+                let counted = |(knobs, examples): (_, Option<usize>)| EvaluationSlice {
+                    knobs,
+                    examples: examples.unwrap_or(DEFAULT_EXAMPLES),
+                };
+                slices.map(|slices: Vec<_>| slices.into_iter().map(counted).collect::<Vec<_>>())
+            })
+        };
+        Ok(Self {
+            validation: evaluated("validation", validation)?,
+            test: evaluated("test", test)?,
+            train: train.unwrap_or_else(|| Self::default().train),
+            recipe: read_at(kind, "", &own)?,
+        })
+    }
+
+    fn build(self) -> Result<Box<dyn Task>, TaskError> {
+        Ok(Box::new(Built::new(self)?))
+    }
+}
+
+/// Reads the slices of a list: of each, its knobs and the one further key (`weight` of training slices, `examples` of
+/// others).
+fn list<K: DeserializeOwned, X: DeserializeOwned>(
+    kind: &str,
+    name: &str,
+    value: Value,
+) -> Result<Vec<(K, Option<X>)>, TaskError> {
+    let further = if name == "train" { "weight" } else { "examples" };
+    let entries: Vec<Value> = read_at(kind, name, &value)?;
+    let entry = |(i, mut entry): (usize, Value)| {
+        let path = format!("{name}[{i}]");
+        let extra = entry.as_object_mut().and_then(|entry| entry.remove(further));
+        let extra = extra.map(|extra| read_at(kind, &format!("{path}.{further}"), &extra)).transpose()?;
+        Ok((read_at(kind, &path, &entry)?, extra))
+    };
+    entries.into_iter().enumerate().map(entry).collect()
+}
+
+/// A recipe with its slices planned.
+#[derive(Debug)]
+struct Built<R: Recipe> {
+    recipe: R,
+    vocab: usize,
+    splits: [Planned<R>; 3],
+}
+
+#[derive(Debug)]
+struct Planned<R: Recipe> {
+    slices: Vec<Slice>,
+    plans: Vec<(Shape, R::Plan)>,
+}
+
+impl<R: Recipe> Built<R> {
+    fn new(settings: Segmented<R>) -> Result<Self, TaskError> {
+        settings.recipe.check()?;
+        let Segmented { recipe, train, validation, test } = settings;
+        for (i, TrainSlice { weight, .. }) in train.iter().enumerate() {
+            require(weight.is_finite() && *weight > 0.0, &format!("train[{i}].weight"), "0 < weight < ∞", || {
+                (format!("weight {weight}"), "use a positive weight, or leave the slice out".to_owned())
+            })?;
+        }
+        let as_train =
+            || train.iter().map(|s| EvaluationSlice { knobs: s.knobs.clone(), examples: DEFAULT_EXAMPLES }).collect();
+        let evaluated = |split: Split, slices: Option<Vec<EvaluationSlice<R::Knobs>>>| {
+            let slices: Vec<_> = slices.unwrap_or_else(as_train);
+            for (i, EvaluationSlice { examples, .. }) in slices.iter().enumerate() {
+                require(*examples >= 1, &format!("{split}[{i}].examples"), "1 ≤ examples", || {
+                    ("examples 0".to_owned(), "use at least 1 example, or leave the slice out".to_owned())
+                })?;
+            }
+            Self::plan(&recipe, split, slices.into_iter().map(|s| (s.knobs, 1.0, s.examples)).collect())
+        };
+        let weighted = train.iter().map(|s| (s.knobs.clone(), s.weight, 0)).collect();
+        let train_planned = Self::plan(&recipe, Split::Train, weighted)?;
+        let splits = [train_planned, evaluated(Split::Validation, validation)?, evaluated(Split::Test, test)?];
+        let built = Self { vocab: recipe.alphabet().size() as usize, recipe, splits };
+        built.check_splits()?;
+        Ok(built)
+    }
+
+    fn plan(recipe: &R, split: Split, slices: Vec<(R::Knobs, f64, usize)>) -> Result<Planned<R>, TaskError> {
+        require(!slices.is_empty(), &split.to_string(), "1 ≤ number of slices", || {
+            let otherwise = if split == Split::Train { "" } else { ", or leave it out to use the slices of train" };
+            ("the list is empty".to_owned(), format!("give at least one slice{otherwise}"))
+        })?;
+        let mut planned = Planned::<R> { slices: Vec::new(), plans: Vec::new() };
+        for (i, (knobs, weight, examples)) in slices.into_iter().enumerate() {
+            let (shape, plan) = recipe.plan(split, &knobs).map_err(|error| error.within(&format!("{split}[{i}]")))?;
+            let (name, keys) = named(&knobs);
+            let twin = planned.slices.iter().position(|slice| slice.name == name);
+            require(twin.is_none(), &format!("{split}[{i}]"), "no slice twice", || {
+                let found = format!("{name}, as in {split}[{}]", twin.unwrap_or_default());
+                (found, "leave one out and adapt the numbers of the other".to_owned())
+            })?;
+            let Shape { length, labels, .. } = shape;
+            planned.slices.push(Slice { name, length, labels, weight, keys, examples });
+            planned.plans.push((shape, plan));
+        }
+        Ok(planned)
+    }
+
+    /// Refuses slices whose sequences are too few to be shared out.
+    fn check_splits(&self) -> Result<(), TaskError> {
+        const TRIES: u32 = 4096;
+        let mut example = Example::default();
+        for split in Split::ALL {
+            for slice in 0..self.slices(split).len() {
+                let found = self.draw(split, slice, (0, 0), TRIES, &mut example);
+                let name = &self.slices(split)[slice].name;
+                require(found, &format!("{split}[{slice}]"), "every split has sequences of its own", || {
+                    let found = format!("none of {TRIES} sequences of {name} belongs to {split}");
+                    (found, "use a longer sequence or a larger vocabulary".to_owned())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws until a sequence belongs to the split; whether one was found.
+    fn draw(&self, split: Split, slice: usize, (seed, index): (u64, u64), tries: u32, out: &mut Example) -> bool {
+        let (shape, plan) = &self.splits[split as usize].plans[slice];
+        let mut stream = Stream::of_example(R::INFO.kind, split, slice, seed, index);
+        with_scratch(|(scratch, bytes): &mut (R::Scratch, Vec<u8>)| {
+            for _ in 0..tries {
+                out.clear();
+                self.recipe.write(plan, &mut stream, scratch, out);
+                if shape.bits >= ENOUGH_BITS {
+                    return true;
+                }
+                bytes.clear();
+                self.recipe.identity(out, bytes);
+                if owner(bytes) == split {
+                    return true;
+                }
+            }
+            false
+        })
+    }
+}
+
+/// The split that a sequence belongs to.
+fn owner(bytes: &[u8]) -> Split {
+    match blake3::hash(bytes).as_bytes()[0] % 8 {
+        0 => Split::Validation,
+        1 => Split::Test,
+        _ => Split::Train,
+    }
+}
+
+/// A slice's name and keys from its knobs: every value that is not null, in alphabetical order.
+fn named<K: Serialize>(knobs: &K) -> (String, BTreeMap<String, f64>) {
+    let knobs = serde_json::to_value(knobs).expect("knobs are plain data");
+    let knobs: BTreeMap<&String, &Value> = knobs.as_object().expect("knobs are a struct").iter().collect();
+    let given = knobs.into_iter().filter(|(_, value)| !value.is_null());
+    let (mut name, mut keys) = (Vec::new(), BTreeMap::new());
+    for (key, value) in given {
+        name.push(format!("{key}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+        keys.extend(value.as_f64().map(|number| (key.clone(), number)));
+    }
+    (name.join(","), keys)
+}
+
+/// Lends the memory of this thread for values of type `S`.
+fn with_scratch<S: Default + 'static, T>(use_it: impl FnOnce(&mut S) -> T) -> T {
+    thread_local! {
+        static SCRATCH: RefCell<HashMap<std::any::TypeId, Box<dyn Any>>> = RefCell::default();
+    }
+    let id = std::any::TypeId::of::<S>();
+    // Taken out while in use, so that a recipe may draw from another one.
+    let mut scratch = SCRATCH.with_borrow_mut(|all| all.remove(&id)).unwrap_or_else(|| Box::new(S::default()));
+    let result = use_it(scratch.downcast_mut().expect("stored under its own type"));
+    SCRATCH.with_borrow_mut(|all| all.insert(id, scratch));
+    result
+}
+
+impl<R: Recipe> Task for Built<R> {
+    fn kind(&self) -> &'static str {
+        R::INFO.kind
+    }
+
+    fn version(&self) -> u32 {
+        R::VERSION
+    }
+
+    fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    fn slices(&self, split: Split) -> &[Slice] {
+        &self.splits[split as usize].slices
+    }
+
+    fn example(&self, split: Split, slice: usize, seed: u64, index: u64, out: &mut Example) {
+        let slices = self.slices(split).len();
+        assert!(slice < slices, "slice {slice} is out of range: {} has {slices} {split} slices", self.kind());
+        // A share of at least one in 4096 was found when the task was built; this many tries fail never.
+        let found = self.draw(split, slice, (seed, index), u32::MAX, out);
+        assert!(found, "no sequence of slice {slice} belongs to {split}");
+    }
+
+    fn chance(&self, split: Split, slice: usize) -> f64 {
+        self.splits[split as usize].plans[slice].0.chance
+    }
+
+    fn describe_token(&self, token: u32) -> String {
+        self.recipe.describe_token(token)
+    }
+}

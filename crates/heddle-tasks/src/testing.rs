@@ -1,0 +1,156 @@
+//! What every task must satisfy, examined the same way.
+
+use std::collections::HashSet;
+
+use rayon::ThreadPoolBuilder;
+use serde_json::Value;
+
+use crate::batch::{Batch, Stretch, fill_batch};
+use crate::recipe::{Recipe, Segmented};
+use crate::score::Tally;
+use crate::stream::Stream;
+use crate::{Example, Split, Task, TaskRegistry, TaskSettings, content_hash};
+
+/// A task to examine, and what is known of it beside its own code.
+pub(crate) struct Examined {
+    /// Settings with slices small enough to draw many examples of.
+    pub(crate) settings: Value,
+    /// Settings whose first slice has this length, for any power of two from 2⁶ to 2²⁰.
+    pub(crate) at_length: fn(usize) -> Value,
+    /// [`content_hash`] of seed 0 under `settings`: data never changes silently.
+    pub(crate) golden: &'static str,
+    /// The answer at the last of these tokens, found without the labels. It must bear any tokens.
+    pub(crate) oracle: fn(&dyn Task, &[u32]) -> u32,
+    /// The guess of one who knows the rules but looks at no sequence.
+    pub(crate) guess: fn(&dyn Task, &mut Stream) -> u32,
+}
+
+/// Examples drawn of each slice.
+const DRAWN: u64 = 400;
+/// Standard deviations beyond which a sound guesser falls once in a million.
+const IMPLAUSIBLE: f64 = 4.9;
+
+/// The task of this kind.
+pub(crate) fn build(kind: &str, settings: Value) -> Box<dyn Task> {
+    TaskRegistry::builtin().build(kind, &settings).unwrap()
+}
+
+/// Why there is no such task.
+pub(crate) fn message(kind: &str, settings: Value) -> String {
+    TaskRegistry::builtin().build(kind, &settings).unwrap_err().to_string()
+}
+
+/// Examines a task: well-formed examples, an oracle that is always right, a guesser at chance, evidence that matters,
+/// splits that share nothing, data that do not change, any number of threads, any length.
+pub(crate) fn examine<R: Recipe>(examined: &Examined) {
+    let task = build(R::INFO.kind, examined.settings.clone());
+    let task = task.as_ref();
+    for split in Split::ALL {
+        for slice in 0..task.slices(split).len() {
+            well_formed(task, split, slice);
+            same_for_any_threads(task, split, slice);
+            if split != Split::Train {
+                answers(task, split, slice, examined);
+            }
+        }
+    }
+    let settings = Segmented::<R>::read(&examined.settings).unwrap();
+    if !is_shared(&settings) {
+        disjoint(task);
+    }
+    for exponent in 6..=20 {
+        let length = 1 << exponent;
+        let task = build(R::INFO.kind, (examined.at_length)(length));
+        let mut example = Example::default();
+        task.example(Split::Test, 0, 0, 0, &mut example);
+        assert_eq!(example.tokens.len(), length);
+        for label in [example.labels.first(), example.labels.last()].into_iter().flatten() {
+            let answer = (examined.oracle)(task.as_ref(), &example.tokens[..=label.position as usize]);
+            assert_eq!(answer, label.target, "length {length}, position {}", label.position);
+        }
+    }
+    assert_eq!(content_hash(task, 0), examined.golden, "the data changed: raise VERSION, then the hash here");
+}
+
+fn is_shared<R: Recipe>(settings: &Segmented<R>) -> bool {
+    let (shape, _) = settings.recipe.plan(Split::Train, &settings.train[0].knobs).unwrap();
+    shape.bits == crate::recipe::SHARED
+}
+
+fn well_formed(task: &dyn Task, split: Split, slice: usize) {
+    let about = &task.slices(split)[slice];
+    let (mut example, mut again) = (Example::default(), Example::default());
+    for index in 0..DRAWN {
+        task.example(split, slice, 3, index, &mut example);
+        assert_eq!(example.tokens.len(), about.length);
+        assert!(
+            (1..=about.labels).contains(&example.labels.len()),
+            "{} of {} labels",
+            example.labels.len(),
+            about.labels
+        );
+        assert!(example.tokens.iter().all(|token| (*token as usize) < task.vocab()));
+        assert!(example.labels.windows(2).all(|pair| pair[0].position <= pair[1].position));
+        for label in &example.labels {
+            assert!((label.position as usize) < about.length && label.evidence <= label.position, "{label:?}");
+            assert!((label.target as usize) < task.vocab(), "{label:?}");
+        }
+        assert!(example.marks.iter().all(|mark| (mark.position as usize) < about.length));
+        task.example(split, slice, 3, index, &mut again);
+        assert_eq!(example, again);
+    }
+}
+
+fn same_for_any_threads(task: &dyn Task, split: Split, slice: usize) {
+    let of_threads = |threads| {
+        let mut batch = Batch::default();
+        let stretch = Stretch { split, slice, seed: 5, first: 10, count: 33 };
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| fill_batch(task, stretch, &mut batch));
+        batch
+    };
+    let one = of_threads(1);
+    assert_eq!(one, of_threads(2));
+    assert_eq!(one, of_threads(5));
+}
+
+/// The oracle is always right, the guesser is at chance, and other evidence makes another answer.
+fn answers(task: &dyn Task, split: Split, slice: usize, examined: &Examined) {
+    let (mut oracle, mut guesser, mut misled) = (Tally::default(), Tally::default(), Tally::default());
+    let mut stream = Stream::of_example("guesser", split, slice, 0, 0);
+    let mut example = Example::default();
+    for index in 0..DRAWN {
+        task.example(split, slice, 4, index, &mut example);
+        let Example { tokens, labels, .. } = &example;
+        oracle.add(tokens.len(), labels, |label| (examined.oracle)(task, &tokens[..=label.position as usize]));
+        guesser.add(tokens.len(), labels, |_| (examined.guess)(task, &mut stream));
+        misled.add(tokens.len(), labels, |label| {
+            let mut altered = tokens[..=label.position as usize].to_vec();
+            let evidence = &mut altered[label.evidence as usize];
+            *evidence = (*evidence + 1 + stream.below(task.vocab() as u32 - 1)) % task.vocab() as u32;
+            (examined.oracle)(task, &altered)
+        });
+    }
+    assert_eq!(oracle.labels.right, oracle.labels.of, "the oracle errs");
+    assert_eq!(oracle.whole.of, DRAWN);
+    let (chance, (low, high)) = (task.chance(split, slice), guesser.labels.interval_of(IMPLAUSIBLE));
+    assert!((low..=high).contains(&chance), "chance {chance} is not within {low} … {high}");
+    let still = misled.labels.accuracy();
+    assert!(still < 0.5 + 0.5 * chance, "{still} of the answers survive other evidence");
+}
+
+fn disjoint(task: &dyn Task) {
+    let mut example = Example::default();
+    let mut drawn = |split: Split| -> HashSet<Vec<u32>> {
+        let mut all = HashSet::new();
+        for slice in 0..task.slices(split).len() {
+            for index in 0..4 * DRAWN {
+                task.example(split, slice, 0, index, &mut example);
+                all.insert(example.tokens.clone());
+            }
+        }
+        all
+    };
+    let [train, validation, test] = Split::ALL.map(&mut drawn);
+    assert!(train.is_disjoint(&validation) && train.is_disjoint(&test) && validation.is_disjoint(&test));
+}
