@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use heddle_tasks::Split;
 
 use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
@@ -17,7 +16,9 @@ use crate::pretrained::ModelDirError;
 use crate::report::{ReportOptions, write_report};
 use crate::run::{Finished, RunError, RunOptions, check, run};
 use crate::sweep::{SweepOptions, sweep};
-use crate::task_verbs::{self, Sampling};
+use crate::task_sample::{self, SampleArgs, SampleError};
+use crate::task_stats::{self, StatsArgs};
+use crate::task_verbs;
 
 /// Train and compare attention, state-space and hybrid models on long-context tasks.
 ///
@@ -165,24 +166,13 @@ enum TaskVerb {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         overrides: Vec<String>,
     },
-    /// Print examples, a JSON object a line
-    #[command(after_help = "Example: heddle task sample mqar --n 3 --split test | head -1")]
-    Sample {
-        /// Name of the task
-        task: String,
-        /// Override a setting of the task; may be repeated
-        #[arg(long = "set", value_name = "KEY=VALUE")]
-        overrides: Vec<String>,
-        /// How many examples
-        #[arg(long, default_value_t = 1)]
-        n: u64,
-        /// Stream to draw from: train, validation or test
-        #[arg(long, default_value_t = Split::Train)]
-        split: Split,
-        /// Seed of the stream
-        #[arg(long, default_value_t = 0)]
-        seed: u64,
-    },
+    /// Write examples: for another program, or to look at
+    #[command(after_help = "Examples:\n  heddle task sample mqar --n 3 --split test | head -1\n  heddle task sample \
+                            needle --n 10000 --format npz --out needle.npz")]
+    Sample(SampleArgs),
+    /// Count what examples hold: labels, distances, tokens
+    #[command(after_help = "Example: heddle task stats mqar --set 'train=[{length=256, pairs=64}]'")]
+    Stats(StatsArgs),
 }
 
 /// Runs the program with what `registry` knows, on the process's arguments.
@@ -206,6 +196,7 @@ pub fn main(registry: &Registry) -> ExitCode {
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>()
         || error.is::<heddle_tasks::TaskError>()
+        || error.is::<SampleError>()
         || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
         || error.downcast_ref::<GenerateVerbError>().is_some_and(GenerateVerbError::is_usage)
@@ -224,10 +215,8 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
             match verb {
                 TaskVerb::List { json } => task_verbs::list(registry, json, out)?,
                 TaskVerb::Show { task, overrides } => task_verbs::show(&task, &overrides, registry, out)?,
-                TaskVerb::Sample { task, overrides, n, split, seed } => {
-                    let task = task_verbs::load(&task, &overrides, registry)?;
-                    task_verbs::sample(&*task, Sampling { split, seed, count: n }, out)?;
-                }
+                TaskVerb::Sample(args) => task_sample::sample(&args, registry, out)?,
+                TaskVerb::Stats(args) => task_stats::stats(&args, registry, out)?,
             }
             Ok(ExitCode::SUCCESS)
         }

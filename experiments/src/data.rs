@@ -1,8 +1,10 @@
 //! Batches as tensors.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use heddle_tasks::batch::{Batch, Stretch, fill_batch};
-use heddle_tasks::{Split, Task, slice_of_batch};
+use heddle_tasks::batch::{Batch, BatchLabel, Stretch, fill_batch};
+use heddle_tasks::{Split, Task, slice_by_weight, slice_of_batch};
+
+use crate::config::Stage;
 
 /// A batch on a device, with the positions that the loss is computed at.
 #[derive(Clone, Debug)]
@@ -20,6 +22,7 @@ pub struct LabelledBatch {
 pub struct Batches<'a> {
     task: &'a dyn Task,
     seed: u64,
+    curriculum: &'a [Stage],
     device: Device,
     buffer: Batch,
 }
@@ -27,13 +30,26 @@ pub struct Batches<'a> {
 impl<'a> Batches<'a> {
     /// Batches of `task`'s streams of `seed`, uploaded to `device`.
     pub fn new(task: &'a dyn Task, seed: u64, device: &Device) -> Self {
-        Self { task, seed, device: device.clone(), buffer: Batch::default() }
+        Self { task, seed, curriculum: &[], device: device.clone(), buffer: Batch::default() }
+    }
+
+    /// The same with the slices of training batches chosen by the weights of a curriculum's stages.
+    pub fn with_curriculum(self, curriculum: &'a [Stage]) -> Self {
+        Self { curriculum, ..self }
     }
 
     /// Batch number `number` of the training stream, of `size` examples: a function of the seed and the number alone.
     pub fn train(&mut self, number: u64, size: usize) -> LabelledBatch {
-        let slice = slice_of_batch(self.task, self.seed, number);
+        let slice = match stage_at(self.curriculum, number) {
+            None => slice_of_batch(self.task, self.seed, number),
+            Some(stage) => slice_by_weight(self.task, &stage.weights, self.seed, number),
+        };
         self.batch(Split::Train, slice, number * size as u64, size)
+    }
+
+    /// The labels of the last batch.
+    pub fn labels(&self) -> &[BatchLabel] {
+        &self.buffer.labels
     }
 
     /// Examples `first..first + size` of a slice.
@@ -41,8 +57,7 @@ impl<'a> Batches<'a> {
         let stretch = Stretch { split, slice, seed: self.seed, first, count: size };
         fill_batch(self.task, stretch, &mut self.buffer);
         let Batch { batch, length, tokens, labels } = &self.buffer;
-        let at =
-            |label: &heddle_tasks::batch::BatchLabel| (label.row as usize * length + label.position as usize) as i32;
+        let at = |label: &BatchLabel| (label.row as usize * length + label.position as usize) as i32;
         let positions = labels.iter().map(at).collect::<Vec<i32>>();
         let targets = labels.iter().map(|label| label.target as i32).collect::<Vec<i32>>();
         let tokens = TensorData::new(tokens.clone(), [*batch, *length]);
@@ -51,5 +66,29 @@ impl<'a> Batches<'a> {
             positions: Tensor::from_ints(positions.as_slice(), &self.device),
             targets: Tensor::from_ints(targets.as_slice(), &self.device),
         }
+    }
+}
+
+/// The stage that a training batch belongs to: the last one goes on; none without a curriculum.
+fn stage_at(curriculum: &[Stage], batch: u64) -> Option<&Stage> {
+    let mut end = 0;
+    let current = curriculum.iter().find(|stage| {
+        end += stage.steps;
+        batch < end
+    });
+    current.or(curriculum.last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_follow_each_other_and_the_last_goes_on() {
+        let stage = |steps, weight| Stage { steps, weights: vec![weight] };
+        let curriculum = [stage(2, 1.0), stage(3, 2.0), stage(1, 3.0)];
+        let weights: Vec<f64> = (0..8).map(|batch| stage_at(&curriculum, batch).unwrap().weights[0]).collect();
+        assert_eq!(weights, [1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
+        assert_eq!(stage_at(&[], 0), None);
     }
 }

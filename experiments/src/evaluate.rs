@@ -3,10 +3,11 @@
 use burn::tensor::{Device, Tensor};
 use heddle_hybrid::{LayerRouting, Model};
 use heddle_kernels::cross_entropy_at;
-use heddle_tasks::{Split, Task};
+use heddle_tasks::score::Tally;
+use heddle_tasks::{Label, Split, Task};
 
 use crate::data::{Batches, LabelledBatch};
-use crate::result::SliceScore;
+use crate::result::{Bin, SliceScore};
 
 /// Scores of the labelled positions of a batch, `[labels, v]`, from an empty state.
 pub fn answers(model: &Model, batch: &LabelledBatch) -> Tensor<2> {
@@ -47,31 +48,39 @@ fn score_slice(
     size: usize,
 ) -> SliceScore {
     let about = &task.slices(split)[slice];
-    let (mut correct, mut whole, mut loss) = (0, 0, 0.0);
+    let (mut tally, mut loss) = (Tally::default(), 0.0);
     let mut first = 0;
     while first < about.examples {
         let count = size.min(about.examples - first);
         let batch = batches.batch(split, slice, first as u64, count);
         let logits = answers(model, &batch);
-        let rows = (count * about.labels) as f64;
-        loss += rows * f64::from(cross_entropy_at(logits.clone(), batch.targets.clone()).into_scalar::<f32>());
-        let right =
-            logits.argmax(1).reshape([-1]).equal(batch.targets).int().into_data().iter::<i64>().collect::<Vec<_>>();
-        correct += right.iter().sum::<i64>() as u64;
-        whole += right.chunks(about.labels).filter(|answers| answers.iter().all(|right| *right == 1)).count() as u64;
+        let labels = batches.labels();
+        let mean = f64::from(cross_entropy_at(logits.clone(), batch.targets.clone()).into_scalar::<f32>());
+        loss += labels.len() as f64 * mean;
+        let predicted = logits.argmax(1).reshape([-1]).into_data().iter::<i64>().collect::<Vec<_>>();
+        let mut answered = labels.iter().zip(predicted).peekable();
+        for row in 0..count as u32 {
+            let of_row = std::iter::from_fn(|| answered.next_if(|(label, _)| label.row == row));
+            let of_row = of_row.map(|(label, predicted)| (Label::from(*label), predicted as u32));
+            let (labels, predicted): (Vec<_>, Vec<_>) = of_row.unzip();
+            let mut predicted = predicted.into_iter();
+            tally.add(about.length, &labels, |_| predicted.next().expect("one prediction a label"));
+        }
         first += count;
     }
-    let labels = (about.examples * about.labels) as u64;
+    let labels = tally.labels.of;
     SliceScore {
         slice: about.name.clone(),
         keys: about.keys.clone(),
-        examples: about.examples as u64,
+        examples: tally.whole.of,
         labels,
-        correct,
-        whole,
-        accuracy: correct as f64 / labels as f64,
+        correct: tally.labels.right,
+        whole: tally.whole.right,
+        accuracy: tally.labels.accuracy(),
         loss: loss / labels as f64,
         chance: task.chance(split, slice),
+        by_distance: Bin::all(&tally.by_distance),
+        by_depth: Bin::all(&tally.by_depth),
     }
 }
 

@@ -34,8 +34,11 @@ pub mod report;
 pub mod result;
 pub mod run;
 pub mod sweep;
+mod task_sample;
+mod task_stats;
 mod task_verbs;
 mod text;
 pub mod train;
 
 pub use registry::Registry;
+pub use task_verbs::page as task_page;

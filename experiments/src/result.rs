@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use heddle_tasks::score::Count;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,6 +27,29 @@ pub struct SliceScore {
     pub loss: f64,
     /// Accuracy of a uniform guesser.
     pub chance: f64,
+    /// Answers by the distance back to their evidence, in powers of two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_distance: Vec<Bin>,
+    /// Answers by the depth of their evidence, in tenths of the sequence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_depth: Vec<Bin>,
+}
+
+/// Answers that have something in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bin {
+    /// The least value of what they have in common.
+    pub from: u32,
+    /// Right answers.
+    pub right: u64,
+    /// Answers.
+    pub of: u64,
+}
+
+impl Bin {
+    pub(crate) fn all(counts: &BTreeMap<u32, Count>) -> Vec<Self> {
+        counts.iter().map(|(from, Count { right, of })| Self { from: *from, right: *right, of: *of }).collect()
+    }
 }
 
 /// One row of `metrics.jsonl`.

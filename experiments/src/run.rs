@@ -94,6 +94,12 @@ fn prepare(planned: &PlannedRun, registry: &Registry) -> Result<Prepared, RunErr
     let config = &planned.config;
     let device = device(&config.device)?.autodiff();
     let task = build_task(config, registry)?;
+    let slices = task.slices(Split::Train).len();
+    if let Some(stage) = config.train.curriculum.iter().find(|stage| stage.weights.len() != slices) {
+        let weights = stage.weights.len();
+        let text = format!("a stage has {weights} weights, the task {slices} train slices; give one weight a slice");
+        return Err(planned.blame("train.curriculum", &text).into());
+    }
     let mut init = Init::new(config.seed, &device);
     let model = Model::new(&config.model, task.vocab(), &registry.mixers, &mut init);
     let model = model.map_err(|error: ModelError| planned.blame(&error.key(), &error.to_string()))?;

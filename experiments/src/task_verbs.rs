@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use heddle_tasks::{Example, Label, Split, Task, draw};
-use rayon::prelude::*;
-use serde::Serialize;
+use heddle_tasks::{Example, SettingInfo, Split, Task, TaskError, TaskInfo, draw};
 use serde_json::{Value, json};
 
 use crate::Registry;
@@ -45,12 +43,9 @@ pub(crate) fn show(kind: &str, overrides: &[String], registry: &Registry, out: &
         "{} — {}\n\n{}\n\nSource: {}\nChance: {}\n",
         info.kind, info.title, info.doc, info.source, info.chance
     ))?;
-    let rows = info.settings.iter().map(|setting| {
-        let default = serde_json::to_string(&setting.default).unwrap_or_default();
-        vec![setting.key.to_owned(), default, setting.range.to_owned(), setting.meaning.to_owned()]
-    });
-    let columns = ["setting", "default", "range", "meaning"].map(Column::text).into();
-    out.line(&Sheet { columns, rows: rows.collect() }.terminal(None))?;
+    let sheet =
+        Sheet { columns: ["setting", "default", "range", "meaning"].map(Column::text).into(), rows: settings(info) };
+    out.line(&sheet.terminal(None))?;
     let shortest = task.slices(Split::Train).iter().enumerate().min_by_key(|(_, slice)| slice.length);
     let (slice, about) = shortest.context("the task has no training examples")?;
     let mut example = Example::default();
@@ -58,50 +53,31 @@ pub(crate) fn show(kind: &str, overrides: &[String], registry: &Registry, out: &
     out.line(&format!("Example 0 of seed 0, {}:\n{}", about.name, draw(&*task, &example)))
 }
 
-/// What [`sample`] draws.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sampling {
-    pub(crate) split: Split,
-    pub(crate) seed: u64,
-    pub(crate) count: u64,
+/// Settings, defaults, ranges and meanings.
+fn settings(info: &TaskInfo) -> Vec<Vec<String>> {
+    let row = |setting: &SettingInfo| [setting.key, setting.default, setting.range, setting.meaning].map(str::to_owned);
+    info.settings.iter().map(|setting| row(setting).to_vec()).collect()
 }
 
-/// Examples generated at a time: enough for all threads, few enough to start printing at once.
-const CHUNK: u64 = 4096;
-
-/// Examples of every slice in turn, a JSON object a line.
-pub(crate) fn sample(task: &dyn Task, sampling: Sampling, out: &mut Out) -> anyhow::Result<()> {
-    let Sampling { split, seed, count } = sampling;
-    let slices = task.slices(split).len() as u64;
-    let mut first = 0;
-    while first < count {
-        let last = (first + CHUNK).min(count);
-        let lines: Vec<String> = (first..last)
-            .into_par_iter()
-            .map_init(Example::default, |example, number| {
-                let (slice, index) = ((number % slices) as usize, number / slices);
-                task.example(split, slice, seed, index, example);
-                line(task, (split, slice), index, example)
-            })
-            .collect();
-        out.text(&lines.concat())?;
-        first = last;
-    }
-    Ok(())
-}
-
-/// An example as a line of JSON.
-#[derive(Serialize)]
-struct Row<'a> {
-    split: Split,
-    slice: &'a str,
-    index: u64,
-    tokens: &'a [u32],
-    labels: &'a [Label],
-}
-
-fn line(task: &dyn Task, (split, slice): (Split, usize), index: u64, example: &Example) -> String {
-    let slice = &task.slices(split)[slice].name;
-    let row = Row { split, slice, index, tokens: &example.tokens, labels: &example.labels };
-    serde_json::to_string(&row).expect("plain numbers serialise") + "\n"
+/// The task's part of the reference page `docs/tasks.md`, in Markdown; a test holds the page to it.
+///
+/// # Errors
+/// If no task is registered under this kind.
+pub fn page(kind: &str, registry: &Registry) -> Result<String, TaskError> {
+    let info = registry.tasks.info(kind)?;
+    let code = |text: &str| format!("`{text}`");
+    let cells = settings(info).into_iter().map(|mut row| {
+        row[..2].iter_mut().for_each(|cell| *cell = code(cell));
+        row
+    });
+    let columns = ["setting", "default", "range", "meaning"].map(Column::text).into();
+    let sheet = Sheet { columns, rows: cells.collect() };
+    Ok(format!(
+        "## `{kind}`: {}\n\n{}\n\nSource: {}. Chance: {}. Layout and an example: `heddle task show {kind}`.\n\n{}",
+        info.title,
+        info.doc,
+        info.source,
+        info.chance,
+        sheet.markdown()
+    ))
 }

@@ -154,7 +154,7 @@ impl<'a> Trainer<'a> {
             directory: directory.to_owned(),
             model,
             optimizer,
-            batches: Batches::new(task, config.seed, device),
+            batches: Batches::new(task, config.seed, device).with_curriculum(&config.train.curriculum),
             recorder: Recorder::open(directory, state.metrics_rows)?,
             state,
             best,

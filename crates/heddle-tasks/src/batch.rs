@@ -33,6 +33,12 @@ pub struct BatchLabel {
     pub evidence: u32,
 }
 
+impl From<BatchLabel> for Label {
+    fn from(BatchLabel { position, target, evidence, .. }: BatchLabel) -> Self {
+        Self { position, target, evidence }
+    }
+}
+
 /// Rows handed to a thread at a time: below this the hand-over costs more than generating short rows.
 const ROWS_PER_JOB: usize = 8;
 

@@ -58,4 +58,6 @@ pub use draw::draw;
 pub use error::{TaskError, require};
 pub use recipe::{Recipe, Segmented};
 pub use registry::{SettingInfo, TaskInfo, TaskRegistry, TaskSettings};
-pub use task::{Example, Label, Mark, ParseSplitError, Slice, Split, Task, content_hash, slice_of_batch};
+pub use task::{
+    Example, Label, Mark, ParseSplitError, Slice, Split, Task, content_hash, slice_by_weight, slice_of_batch,
+};

@@ -157,16 +157,24 @@ pub trait Task: Send + Sync + Debug {
 /// # Panics
 /// If the task has no train slices.
 pub fn slice_of_batch(task: &dyn Task, seed: u64, batch: u64) -> usize {
-    let slices = task.slices(Split::Train);
-    assert!(!slices.is_empty(), "task '{}' has no train slices", task.kind());
-    let total: f64 = slices.iter().map(|slice| slice.weight).sum();
-    let mut point = Stream::of_batch(task.kind(), seed, batch).unit() * total;
-    let chosen = slices.iter().position(|slice| {
-        point -= slice.weight;
+    let weights: Vec<f64> = task.slices(Split::Train).iter().map(|slice| slice.weight).collect();
+    slice_by_weight(task, &weights, seed, batch)
+}
+
+/// As [`slice_of_batch`], by other weights: one a train slice, 0 for a slice that is never chosen.
+///
+/// # Panics
+/// If no weight is above 0.
+pub fn slice_by_weight(task: &dyn Task, weights: &[f64], seed: u64, batch: u64) -> usize {
+    let last = weights.iter().rposition(|weight| *weight > 0.0);
+    let last = last.unwrap_or_else(|| panic!("task '{}': no train slice has a weight", task.kind()));
+    let mut point = Stream::of_batch(task.kind(), seed, batch).unit() * weights.iter().sum::<f64>();
+    let chosen = weights.iter().position(|weight| {
+        point -= weight;
         point < 0.0
     });
     // Rounding may leave a sliver beyond the last slice.
-    chosen.unwrap_or(slices.len() - 1)
+    chosen.unwrap_or(last)
 }
 
 /// Names the data that `seed` generates: 16 hexadecimal digits of a hash over the kind, the task's version, every
@@ -245,6 +253,16 @@ mod tests {
         assert!(chi_square_p_value(&counts, &[5.0 / 8.0, 1.0 / 8.0, 2.0 / 8.0]) > 1e-6, "{counts:?}");
         let differs = |batch: &u64| slice_of_batch(&task, 7, *batch) != slice_of_batch(&task, 8, *batch);
         assert!((0..100).filter(differs).count() > 10);
+    }
+
+    #[test]
+    fn a_slice_without_weight_is_never_chosen() {
+        let task = weighted(&[5.0, 1.0, 2.0]);
+        let mut counts = [0; 2];
+        for batch in 0..10_000 {
+            counts[slice_by_weight(&task, &[1.0, 3.0, 0.0], 7, batch)] += 1;
+        }
+        assert!(chi_square_p_value(&counts, &[0.25, 0.75]) > 1e-6, "{counts:?}");
     }
 
     #[test]

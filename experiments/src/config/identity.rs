@@ -44,9 +44,10 @@ impl RunConfig {
 
 /// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
 /// the name it had before. `*` stands for any name.
-fn later_settings() -> [(&'static str, Value); 23] {
+fn later_settings() -> [(&'static str, Value); 24] {
     [
         ("train.gradient_checkpointing", json!(false)),
+        ("train.curriculum", json!([])),
         ("model.depth_scaled_init", json!(false)),
         ("model.norm", json!("rms")),
         ("model.norm_placement", json!("pre")),

@@ -61,6 +61,13 @@ impl RunConfig {
             "false where `model.dropout` is not 0",
         )
         .map_err(|range| OutOfRange { keys: keys.into(), ..range })?;
+        for stage in &train.curriculum {
+            check("train.curriculum", stage.steps >= 1, "a stage of 0 steps", "stages of at least 1 step")?;
+            let weighted = stage.weights.iter().any(|weight| *weight > 0.0)
+                && stage.weights.iter().all(|weight| *weight >= 0.0 && weight.is_finite());
+            let permitted = "stages whose weights are finite, none below 0 and one above it";
+            check("train.curriculum", weighted, format!("a stage with weights {:?}", stage.weights), permitted)?;
+        }
         let permitted = format!("at most `train.steps` ({})", train.steps);
         check("train.warmup", train.warmup <= train.steps, train.warmup, &permitted)
             .map_err(|range| OutOfRange { keys: vec!["train.warmup", "train.steps"], ..range })

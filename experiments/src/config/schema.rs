@@ -74,6 +74,9 @@ pub struct TrainConfig {
     /// Whether the backward pass computes each layer again instead of keeping its numbers: the memory of one layer, for
     /// one more forward pass (arXiv:1604.06174).
     pub gradient_checkpointing: bool,
+    /// Stages, one after the other, in which training batches are of the task's train slices by other weights; the last
+    /// stage goes on. Empty: the task's weights throughout.
+    pub curriculum: Vec<Stage>,
     /// Steps between two records of loss and learning rate.
     pub log_every: u64,
     /// Steps between two checkpoints; 0 saves only when evaluating and at the end.
@@ -95,10 +98,21 @@ impl Default for TrainConfig {
             epsilon: 1e-8,
             clip: 1.0,
             gradient_checkpointing: false,
+            curriculum: Vec::new(),
             log_every: 10,
             checkpoint_every: 0,
         }
     }
+}
+
+/// A stage of a curriculum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Its optimiser steps.
+    pub steps: u64,
+    /// How often a batch is of each train slice of the task, relative to the others, in their order.
+    pub weights: Vec<f64>,
 }
 
 /// How the learning rate moves after the warm-up.

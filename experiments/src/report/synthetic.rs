@@ -84,6 +84,8 @@ impl RunSpec {
             accuracy: correct as f64 / labels as f64,
             loss: GUESS * (1.0 - accuracy),
             chance: 1.0 / 256.0,
+            by_distance: vec![],
+            by_depth: vec![],
         }
     }
 }
