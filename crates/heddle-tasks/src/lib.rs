@@ -13,6 +13,8 @@
 //! |---|---|---|
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
+//! | `needle` | [needles in a haystack](needle) | arXiv:2404.06654 |
+//! | `passkey` | [passkey retrieval](passkey) | arXiv:2305.16300 |
 //!
 //! ```
 //! use heddle_tasks::{Example, Split, TaskRegistry, draw};
@@ -42,8 +44,11 @@ mod alphabet;
 pub mod batch;
 mod draw;
 mod error;
+mod haystack;
 pub mod induction;
 pub mod mqar;
+pub mod needle;
+pub mod passkey;
 pub mod recipe;
 mod registry;
 pub mod sampling;

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::induction::InductionHeads;
 use crate::mqar::MqarSettings;
+use crate::needle::Needle;
+use crate::passkey::Passkey;
 use crate::{Segmented, Task, TaskError};
 
 /// What a task is, in words.
@@ -99,7 +101,12 @@ impl TaskRegistry {
     /// The tasks of this crate.
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
-        let registered = [registry.register::<MqarSettings>(), registry.register::<Segmented<InductionHeads>>()];
+        let registered = [
+            registry.register::<Segmented<InductionHeads>>(),
+            registry.register::<MqarSettings>(),
+            registry.register::<Segmented<Needle>>(),
+            registry.register::<Segmented<Passkey>>(),
+        ];
         registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));
         registry
     }
