@@ -60,8 +60,11 @@ fn all_threads(criterion: &mut Criterion) {
 }
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
-const SUITE: [(&str, &str); 5] = [
+const SUITE: [(&str, &str); 8] = [
+    ("compositional_recall", r#"{"train": [{"length": 4096, "pairs": 256}]}"#),
+    ("forgetting_recall", r#"{"train": [{"length": 4096, "pairs": 256, "updates": 128}]}"#),
     ("induction", r#"{"train": [{"length": 4096}]}"#),
+    ("multi_pass_recall", r#"{"train": [{"length": 4096, "pairs": 256}]}"#),
     ("needle", r#"{"train": [{"length": 4096}]}"#),
     ("needle", r#"{"train": [{"length": 4096, "haystack": "text", "keys": 4, "queries": 4}]}"#),
     ("needle", r#"{"train": [{"length": 4096, "haystack": "needles", "key_digits": 4, "value_digits": 4}]}"#),

@@ -8,6 +8,7 @@ use crate::induction::InductionHeads;
 use crate::mqar::MqarSettings;
 use crate::needle::Needle;
 use crate::passkey::Passkey;
+use crate::recall::{Compositional, Forgetting, MultiPass, Recall};
 use crate::{Segmented, Task, TaskError};
 
 /// What a task is, in words.
@@ -102,8 +103,11 @@ impl TaskRegistry {
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
         let registered = [
+            registry.register::<Segmented<Recall<Compositional>>>(),
+            registry.register::<Segmented<Recall<Forgetting>>>(),
             registry.register::<Segmented<InductionHeads>>(),
             registry.register::<MqarSettings>(),
+            registry.register::<Segmented<Recall<MultiPass>>>(),
             registry.register::<Segmented<Needle>>(),
             registry.register::<Segmented<Passkey>>(),
         ];
