@@ -60,7 +60,7 @@ fn all_threads(criterion: &mut Criterion) {
 }
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
-const SUITE: [(&str, &str); 8] = [
+const SUITE: [(&str, &str); 9] = [
     ("compositional_recall", r#"{"train": [{"length": 4096, "pairs": 256}]}"#),
     ("forgetting_recall", r#"{"train": [{"length": 4096, "pairs": 256, "updates": 128}]}"#),
     ("induction", r#"{"train": [{"length": 4096}]}"#),
@@ -69,6 +69,7 @@ const SUITE: [(&str, &str); 8] = [
     ("needle", r#"{"train": [{"length": 4096, "haystack": "text", "keys": 4, "queries": 4}]}"#),
     ("needle", r#"{"train": [{"length": 4096, "haystack": "needles", "key_digits": 4, "value_digits": 4}]}"#),
     ("passkey", r#"{"train": [{"length": 4096}]}"#),
+    ("phonebook", r#"{"train": [{"length": 4096}]}"#),
 ];
 
 fn suite(criterion: &mut Criterion) {

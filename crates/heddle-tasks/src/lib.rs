@@ -18,6 +18,7 @@
 //! | `multi_pass_recall` | [recall from a repeated context](recall) | arXiv:2407.05483 |
 //! | `needle` | [needles in a haystack](needle) | arXiv:2404.06654 |
 //! | `passkey` | [passkey retrieval](passkey) | arXiv:2305.16300 |
+//! | `phonebook` | [phonebook look-up](phonebook) | arXiv:2402.01032 |
 //!
 //! ```
 //! use heddle_tasks::{Example, Split, TaskRegistry, draw};
@@ -52,6 +53,7 @@ pub mod induction;
 pub mod mqar;
 pub mod needle;
 pub mod passkey;
+pub mod phonebook;
 pub mod recall;
 pub mod recipe;
 mod registry;

@@ -60,15 +60,17 @@
 //! # Chance
 //! 1/`value_vocab` for each digit.
 
+mod knobs;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use knobs::key_space;
+pub use knobs::{Haystack, Knobs};
 use serde::{Deserialize, Serialize};
 
 use crate::alphabet::check_parts;
-use crate::error::require;
-use crate::haystack::{Source, check_depth, fewer_or_longer, scatter, start_at};
-use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
+use crate::haystack::{Source, scatter, start_at};
+use crate::recipe::{Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::sampling::{Distinct, SparseDistinct};
 use crate::stream::Stream;
 use crate::{Alphabet, Example, SettingInfo, Split, TaskError, TaskInfo};
@@ -98,56 +100,6 @@ pub struct Needle {
     pub key_vocab: usize,
     /// The number of digits that values are made of.
     pub value_vocab: usize,
-}
-
-/// What sets one slice apart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Knobs {
-    /// Tokens per example, L.
-    pub length: usize,
-    /// What the needles lie in.
-    #[serde(default)]
-    pub haystack: Haystack,
-    /// Keys that have needles.
-    #[serde(default = "one")]
-    pub keys: usize,
-    /// Values, and so needles, of each key.
-    #[serde(default = "one")]
-    pub values: usize,
-    /// Keys that are asked for.
-    #[serde(default = "one")]
-    pub queries: usize,
-    /// Tokens of a key.
-    #[serde(default = "two")]
-    pub key_digits: usize,
-    /// Tokens of a value.
-    #[serde(default = "two")]
-    pub value_digits: usize,
-    /// The share of the rest of the haystack that stands before the needles asked for; if absent, they stand anywhere.
-    #[serde(default)]
-    pub depth: Option<f64>,
-}
-
-/// What needles lie in; see the [module](self#haystack).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Haystack {
-    /// Uniform tokens.
-    #[default]
-    Noise,
-    /// A fixed Markov chain.
-    Text,
-    /// Needles that are not asked for.
-    Needles,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn two() -> usize {
-    2
 }
 
 impl Default for Needle {
@@ -266,7 +218,7 @@ impl Recipe for Needle {
         let haystack = length - knobs.questions() as usize;
         let needles = if knobs.haystack == Haystack::Needles { haystack / width } else { planted * values };
         let keys = planted + needles - planted * values;
-        let key_space = self.key_space(key_digits, keys)?;
+        let key_space = key_space(("key_vocab", self.key_vocab), ("key_digits", key_digits), ("keys", keys))?;
         let size = self.noise_vocab as u32;
         let source = if knobs.haystack == Haystack::Text { Source::text(size) } else { Source::noise(size) };
         let base = self.value_vocab as f64;
@@ -333,28 +285,6 @@ impl Recipe for Needle {
 }
 
 impl Needle {
-    /// The number of keys of so many digits, if there are at least `keys`.
-    fn key_space(&self, key_digits: usize, keys: usize) -> Result<u64, TaskError> {
-        /// Keys are numbers of fewer bits.
-        const KEY_BITS: u32 = 63;
-        let base = self.key_vocab as u64;
-        let space = u32::try_from(key_digits).ok().and_then(|digits| base.checked_pow(digits));
-        let space = space.filter(|space| *space <= 1 << KEY_BITS);
-        require(space.is_some(), "key_digits", format!("key_vocab^key_digits ≤ 2^{KEY_BITS}"), || {
-            let most =
-                (1..=KEY_BITS).take_while(|n| base.checked_pow(*n).is_some_and(|all| all <= 1 << KEY_BITS)).last();
-            let remedy = format!("use at most {} key_digits", most.unwrap_or(1));
-            (format!("key_vocab {base}, key_digits {key_digits}"), remedy)
-        })?;
-        let space = space.unwrap_or(1 << KEY_BITS);
-        require(keys as u64 <= space, "key_digits", "number of keys ≤ key_vocab^key_digits", || {
-            let least = (1..=KEY_BITS).find(|n| base.checked_pow(*n).is_none_or(|all| all >= keys as u64));
-            let remedy = format!("use at least {} key_digits, a larger key_vocab or fewer keys", least.unwrap_or(1));
-            (format!("{keys} keys, key_vocab {base}, key_digits {key_digits}"), remedy)
-        })?;
-        Ok(space)
-    }
-
     /// Appends the digits of a key, the highest first.
     fn write_key(&self, key: u64, digits: u32, out: &mut Example) {
         let (first, base) = (self.noise_vocab as u32, self.key_vocab as u64);
@@ -365,50 +295,6 @@ impl Needle {
             *token += (rest % base) as u32;
             rest /= base;
         }
-    }
-}
-
-impl Knobs {
-    /// Tokens of the questions.
-    fn questions(&self) -> u128 {
-        let [values, queries] = [self.values, self.queries].map(|n| n as u128);
-        queries * (1 + self.key_digits as u128 + values * self.value_digits as u128) - 1
-    }
-
-    fn check(&self) -> Result<(), TaskError> {
-        let Knobs { length, keys, values, queries, key_digits, value_digits, depth, .. } = *self;
-        require(length <= LARGEST, "length", format!("length ≤ {LARGEST}"), || {
-            (format!("length {length}"), format!("use a length of at most {LARGEST}"))
-        })?;
-        let numbers = [
-            ("keys", keys),
-            ("values", values),
-            ("queries", queries),
-            ("key_digits", key_digits),
-            ("value_digits", value_digits),
-        ];
-        for (name, number) in numbers {
-            // The upper bound keeps the products below in range.
-            require((1..=LARGEST).contains(&number), name, format!("1 ≤ {name} ≤ {LARGEST}"), || {
-                (format!("{name} {number}"), format!("use {name} between 1 and {LARGEST}"))
-            })?;
-        }
-        require(queries <= keys, "queries", "queries ≤ keys", || {
-            (
-                format!("queries {queries}, keys {keys}"),
-                format!("use at most {keys} queries or at least {queries} keys"),
-            )
-        })?;
-        check_depth(depth)?;
-        let width = 1 + key_digits as u128 + value_digits as u128;
-        let least = keys as u128 * values as u128 * width + self.questions();
-        let rule =
-            "keys·values·(1 + key_digits + value_digits) + queries·(1 + key_digits + values·value_digits) − 1 ≤ length";
-        require(least <= length as u128, "length", rule, || {
-            let numbers = numbers.map(|(name, number)| format!("{name} {number}")).join(", ");
-            let fewer = Some("fewer keys, values, queries or digits".to_owned());
-            (format!("length {length}, {numbers}: {least} tokens"), fewer_or_longer(fewer, least))
-        })
     }
 }
 

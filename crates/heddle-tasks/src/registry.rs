@@ -8,6 +8,7 @@ use crate::induction::InductionHeads;
 use crate::mqar::MqarSettings;
 use crate::needle::Needle;
 use crate::passkey::Passkey;
+use crate::phonebook::Phonebook;
 use crate::recall::{Compositional, Forgetting, MultiPass, Recall};
 use crate::{Segmented, Task, TaskError};
 
@@ -110,6 +111,7 @@ impl TaskRegistry {
             registry.register::<Segmented<Recall<MultiPass>>>(),
             registry.register::<Segmented<Needle>>(),
             registry.register::<Segmented<Passkey>>(),
+            registry.register::<Segmented<Phonebook>>(),
         ];
         registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));
         registry
