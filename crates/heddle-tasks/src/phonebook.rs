@@ -2,7 +2,7 @@
 //!
 //! A sequence is a phonebook, entries of a name and a number, and ends with a name, behind which the model is to say the
 //! number. Every entry looks alike and any may be asked for, so nothing can be left out: a state of fixed size runs out
-//! as the book grows, attention does not. It is the [needle](crate::needle) task with nothing but needles.
+//! as the book grows, attention does not. It is the [needle] task with nothing but needles.
 //!
 //! Source: Jelassi, Brandfonbrener, Kakade and Malach, "Repeat After Me: Transformers are Better than State Space Models
 //! at Copying", arXiv:2402.01032; Waleffe et al., "An Empirical Study of Mamba-based Language Models", arXiv:2406.07887.
