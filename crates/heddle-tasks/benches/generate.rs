@@ -60,7 +60,17 @@ fn all_threads(criterion: &mut Criterion) {
 }
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
-const SUITE: [(&str, &str); 1] = [("induction", r#"{"train": [{"length": 4096}]}"#)];
+const SUITE: [(&str, &str); 9] = [
+    ("compositional_recall", r#"{"train": [{"length": 4096, "pairs": 256}]}"#),
+    ("forgetting_recall", r#"{"train": [{"length": 4096, "pairs": 256, "updates": 128}]}"#),
+    ("induction", r#"{"train": [{"length": 4096}]}"#),
+    ("multi_pass_recall", r#"{"train": [{"length": 4096, "pairs": 256}]}"#),
+    ("needle", r#"{"train": [{"length": 4096}]}"#),
+    ("needle", r#"{"train": [{"length": 4096, "haystack": "text", "keys": 4, "queries": 4}]}"#),
+    ("needle", r#"{"train": [{"length": 4096, "haystack": "needles", "key_digits": 4, "value_digits": 4}]}"#),
+    ("passkey", r#"{"train": [{"length": 4096}]}"#),
+    ("phonebook", r#"{"train": [{"length": 4096}]}"#),
+];
 
 fn suite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group(format!("every task, batches of {BATCH}, all threads, tokens"));
@@ -70,7 +80,8 @@ fn suite(criterion: &mut Criterion) {
         let length = task.slices(Split::Train)[0].length;
         group.throughput(Throughput::Elements((BATCH * length) as u64));
         let (mut batch, mut index) = (Batch::default(), 0);
-        group.bench_function(kind, |bencher| {
+        let name = &task.slices(Split::Train)[0].name;
+        group.bench_function(BenchmarkId::new(kind, name), |bencher| {
             bencher.iter(|| {
                 let stretch = Stretch { split: Split::Train, slice: 0, seed: 0, first: index, count: BATCH };
                 fill_batch(task.as_ref(), stretch, &mut batch);

@@ -1,5 +1,9 @@
 use std::ops::Range;
 
+use crate::TaskError;
+use crate::error::require;
+use crate::recipe::LARGEST;
+
 /// The vocabulary of a task as named ranges of tokens, one behind the other from 0.
 ///
 /// ```
@@ -58,6 +62,24 @@ impl Alphabet {
             None => format!("{token} is no token of this vocabulary"),
         }
     }
+}
+
+/// Refuses settings that give parts of a vocabulary, each as (setting, size, least size), beside `markers` further tokens.
+///
+/// # Errors
+/// [`TaskError::OutOfRange`] if a part is too small, or all are too many.
+pub(crate) fn check_parts<const N: usize>(parts: [(&str, usize, usize); N], markers: usize) -> Result<(), TaskError> {
+    for (setting, size, least) in parts {
+        require((least..=LARGEST).contains(&size), setting, format!("{least} ≤ {setting} ≤ {LARGEST}"), || {
+            let nearest = if size < least { format!("at least {least}") } else { format!("at most {LARGEST}") };
+            (format!("{setting} {size}"), format!("use {nearest}"))
+        })?;
+    }
+    let total = parts.iter().map(|(_, size, _)| size).sum::<usize>() + markers;
+    let largest = parts.into_iter().max_by_key(|(_, size, _)| *size).map_or("vocab", |(setting, ..)| setting);
+    require(total <= LARGEST, largest, format!("all tokens together ≤ {LARGEST}"), || {
+        (format!("{total} tokens"), format!("use a {largest} smaller by at least {}", total - LARGEST))
+    })
 }
 
 #[cfg(test)]

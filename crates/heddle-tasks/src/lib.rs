@@ -11,8 +11,14 @@
 //!
 //! | kind | task | reference |
 //! |---|---|---|
+//! | `compositional_recall` | [recall of composed keys](recall) | arXiv:2312.04927 |
+//! | `forgetting_recall` | [recall with forgetting](recall) | arXiv:2312.04927 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
+//! | `multi_pass_recall` | [recall from a repeated context](recall) | arXiv:2407.05483 |
+//! | `needle` | [needles in a haystack](needle) | arXiv:2404.06654 |
+//! | `passkey` | [passkey retrieval](passkey) | arXiv:2305.16300 |
+//! | `phonebook` | [phonebook look-up](phonebook) | arXiv:2402.01032 |
 //!
 //! ```
 //! use heddle_tasks::{Example, Split, TaskRegistry, draw};
@@ -42,8 +48,13 @@ mod alphabet;
 pub mod batch;
 mod draw;
 mod error;
+mod haystack;
 pub mod induction;
 pub mod mqar;
+pub mod needle;
+pub mod passkey;
+pub mod phonebook;
+pub mod recall;
 pub mod recipe;
 mod registry;
 pub mod sampling;

@@ -22,7 +22,7 @@
 //!
 //! - The context, positions 0 … 2K−1: k₁ v₁ … k_K v_K.
 //! - The queries: the rest is (L − 2K)/2 slots of two positions. K distinct slots g₁ … g_K are drawn one after the
-//!   other, slot j = 1, 2, … with a probability proportional to j^(a−1) among those left ([`Successive`]), and key i
+//!   other, slot j = 1, 2, … with a probability proportional to j^(a−1) among those left ([`Successive`](crate::sampling::Successive)), and key i
 //!   stands at position 2K + 2(g_i − 1). With the default a = 0.01 the queries crowd towards the context, as repeated
 //!   word pairs do in text; a = 1 scatters them evenly. The first pair stated takes its slot first, so it is asked
 //!   soonest.
@@ -56,8 +56,9 @@
 //! # Differences from the authors' data
 //! The law of a sequence is theirs. The numbers are not: theirs come from NumPy's global generator, in order; ours are
 //! a function of the index. Evaluation draws fresh examples from its own streams. Variants with forgetting, composed
-//! keys or repeated contexts are not covered by this kind.
+//! keys or repeated contexts are kinds of [their own](crate::recall).
 
+mod queries;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -66,11 +67,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use queries::{Queries, Scratch as QueryScratch, slot_law};
+pub(crate) use settings::check_power;
 pub use settings::{EvaluationSegment, Filler, MqarSettings, TrainSegment};
 
-use crate::sampling::{Distinct, Successive};
+use crate::sampling::Distinct;
 use crate::stream::Stream;
-use crate::{Example, Label, Slice, Split, Task, TaskError};
+use crate::{Example, Slice, Split, Task, TaskError};
 
 /// The task's name in configs.
 const KIND: &str = "mqar";
@@ -92,7 +95,6 @@ const KIND: &str = "mqar";
 #[derive(Clone, Debug)]
 pub struct Mqar {
     vocab: u32,
-    filler: Filler,
     plans: [Plan; 3],
 }
 
@@ -100,29 +102,14 @@ pub struct Mqar {
 #[derive(Clone, Debug, Default)]
 struct Plan {
     slices: Vec<Slice>,
-    shapes: Vec<Shape>,
-}
-
-#[derive(Clone, Debug)]
-struct Shape {
-    length: u32,
-    pairs: u32,
-    /// The law of the slots in which the keys are queried.
-    slots: Arc<Successive>,
+    shapes: Vec<Queries>,
 }
 
 /// Memory that one thread reuses from example to example.
 #[derive(Default)]
 struct Scratch {
     distinct: Distinct,
-    keys: Vec<u32>,
-    values: Vec<u32>,
-    slots: Vec<u32>,
-    tree: Vec<u64>,
-    /// At each slot, 1 + the number of the pair queried there, or 0; all 0 between examples.
-    queried: Vec<u32>,
-    /// At each key, whether the sequence holds it; all false between examples.
-    live: Vec<bool>,
+    queries: QueryScratch,
 }
 
 thread_local! {
@@ -142,7 +129,13 @@ impl Mqar {
             for (length, pairs, weight, examples) in segments {
                 let space = (length - 2 * pairs) / 2;
                 let slots = laws.entry(space).or_insert_with(|| Arc::new(slot_law(space, settings.power_a)));
-                plan.shapes.push(Shape { length: length as u32, pairs: pairs as u32, slots: slots.clone() });
+                plan.shapes.push(Queries {
+                    length: length as u32,
+                    width: 1,
+                    vocab: settings.vocab as u32,
+                    filler: settings.filler,
+                    slots: slots.clone(),
+                });
                 let keys = [("length", length), ("pairs", pairs)].map(|(key, n)| (key.to_owned(), n as f64));
                 plan.slices.push(Slice {
                     name: format!("length={length},pairs={pairs}"),
@@ -161,79 +154,34 @@ impl Mqar {
         let train = plan(settings.train.iter().map(|s| (s.length, s.pairs, s.weight, 0)).collect());
         let validation = plan(evaluation(settings.evaluation(Split::Validation)));
         let test = plan(evaluation(settings.evaluation(Split::Test)));
-        Ok(Self { vocab: settings.vocab as u32, filler: settings.filler, plans: [train, validation, test] })
+        Ok(Self { vocab: settings.vocab as u32, plans: [train, validation, test] })
     }
 
-    fn shape(&self, split: Split, slice: usize) -> &Shape {
-        let shapes = &self.plans[split as usize].shapes;
+    fn slice(&self, split: Split, slice: usize) -> (&Slice, &Queries) {
+        let Plan { slices, shapes } = &self.plans[split as usize];
         assert!(slice < shapes.len(), "slice {slice} is out of range: {KIND} has {} {split} slices", shapes.len());
-        &shapes[slice]
+        (&slices[slice], &shapes[slice])
     }
 
     /// Generates one example: keys, values and slots first, then the filler from left to right.
-    fn write(&self, shape: &Shape, stream: &mut Stream, scratch: &mut Scratch, out: &mut Example) {
-        let Scratch { distinct, keys, values, slots, tree, .. } = scratch;
+    fn write(&self, pairs: u32, queries: &Queries, stream: &mut Stream, scratch: &mut Scratch, out: &mut Example) {
+        let QueryScratch { keys, values, evidence, .. } = &mut scratch.queries;
         let first_value = self.vocab / 2;
-        distinct.draw(first_value - 1, shape.pairs, stream, keys);
+        scratch.distinct.draw(first_value - 1, pairs, stream, keys);
         keys.iter_mut().for_each(|key| *key += 1);
-        distinct.draw(self.vocab - first_value, shape.pairs, stream, values);
+        scratch.distinct.draw(self.vocab - first_value, pairs, stream, values);
         values.iter_mut().for_each(|value| *value += first_value);
-        shape.slots.draw_distinct(shape.pairs, stream, tree, slots);
+        evidence.clear();
+        evidence.extend((0..pairs).map(|pair| 2 * pair + 1));
 
         out.clear();
-        out.tokens.reserve(shape.length as usize);
-        out.labels.reserve(shape.pairs as usize);
+        out.tokens.reserve(queries.length as usize);
+        out.labels.reserve(pairs as usize);
         for (key, value) in keys.iter().zip(values.iter()) {
             out.tokens.extend([*key, *value]);
         }
-        match self.filler {
-            Filler::Zero => write_queries(shape, scratch, out, || 0),
-            Filler::Random => write_queries(shape, scratch, out, || stream.below(self.vocab)),
-            Filler::Disjoint => {
-                let mut live = std::mem::take(&mut scratch.live);
-                live.resize(live.len().max(self.vocab as usize), false);
-                scratch.keys.iter().for_each(|key| live[*key as usize] = true);
-                write_queries(shape, scratch, out, || {
-                    loop {
-                        let token = stream.below(self.vocab);
-                        if !live[token as usize] {
-                            break token;
-                        }
-                    }
-                });
-                scratch.keys.iter().for_each(|key| live[*key as usize] = false);
-                scratch.live = live;
-            }
-        }
+        queries.write(stream, &mut scratch.queries, out);
     }
-}
-
-/// Appends the slots: each a key or filler, then filler.
-fn write_queries(shape: &Shape, scratch: &mut Scratch, out: &mut Example, mut filler: impl FnMut() -> u32) {
-    let Scratch { keys, values, slots, queried, .. } = scratch;
-    let space = shape.slots.outcomes();
-    queried.resize(queried.len().max(space), 0);
-    for (pair, slot) in slots.iter().enumerate() {
-        queried[*slot as usize] = pair as u32 + 1;
-    }
-    for entry in &mut queried[..space] {
-        if *entry == 0 {
-            out.tokens.push(filler());
-        } else {
-            let pair = *entry - 1;
-            let position = out.tokens.len() as u32;
-            out.tokens.push(keys[pair as usize]);
-            out.labels.push(Label { position, target: values[pair as usize], evidence: 2 * pair + 1 });
-            *entry = 0;
-        }
-        out.tokens.push(filler());
-    }
-}
-
-/// The law of the slots: slot j = 1, 2, … has weight j^(a−1).
-fn slot_law(space: usize, power_a: f64) -> Successive {
-    let weights: Vec<f64> = (1..=space).map(|j| libm::pow(j as f64, power_a - 1.0)).collect();
-    Successive::new(&weights)
 }
 
 impl Task for Mqar {
@@ -250,13 +198,13 @@ impl Task for Mqar {
     }
 
     fn example(&self, split: Split, slice: usize, seed: u64, index: u64, out: &mut Example) {
-        let shape = self.shape(split, slice);
+        let (Slice { labels: pairs, .. }, queries) = self.slice(split, slice);
         let mut stream = Stream::of_example(KIND, split, slice, seed, index);
-        SCRATCH.with_borrow_mut(|scratch| self.write(shape, &mut stream, scratch, out));
+        SCRATCH.with_borrow_mut(|scratch| self.write(*pairs as u32, queries, &mut stream, scratch, out));
     }
 
     fn chance(&self, split: Split, slice: usize) -> f64 {
-        self.shape(split, slice);
+        self.slice(split, slice);
         1.0 / f64::from(self.vocab - self.vocab / 2)
     }
 

@@ -6,6 +6,10 @@ use serde_json::Value;
 
 use crate::induction::InductionHeads;
 use crate::mqar::MqarSettings;
+use crate::needle::Needle;
+use crate::passkey::Passkey;
+use crate::phonebook::Phonebook;
+use crate::recall::{Compositional, Forgetting, MultiPass, Recall};
 use crate::{Segmented, Task, TaskError};
 
 /// What a task is, in words.
@@ -99,7 +103,16 @@ impl TaskRegistry {
     /// The tasks of this crate.
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
-        let registered = [registry.register::<MqarSettings>(), registry.register::<Segmented<InductionHeads>>()];
+        let registered = [
+            registry.register::<Segmented<Recall<Compositional>>>(),
+            registry.register::<Segmented<Recall<Forgetting>>>(),
+            registry.register::<Segmented<InductionHeads>>(),
+            registry.register::<MqarSettings>(),
+            registry.register::<Segmented<Recall<MultiPass>>>(),
+            registry.register::<Segmented<Needle>>(),
+            registry.register::<Segmented<Passkey>>(),
+            registry.register::<Segmented<Phonebook>>(),
+        ];
         registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));
         registry
     }

@@ -1,5 +1,9 @@
 //! Draws without replacement, exactly by their law and without memory allocation per draw.
 
+mod sparse;
+
+pub use sparse::SparseDistinct;
+
 use crate::stream::Stream;
 
 /// Draws distinct numbers below a bound, all ordered choices being equally likely (the first steps of a Fisher–Yates

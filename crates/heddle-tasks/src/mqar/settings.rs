@@ -163,10 +163,7 @@ impl MqarSettings {
                 "a key and two values need 4 tokens; the published setting is 8192".to_owned(),
             )
         })?;
-        let power = self.power_a;
-        require(power > 0.0 && power <= LARGEST_POWER, "power_a", format!("0 < power_a ≤ {LARGEST_POWER}"), || {
-            (format!("power_a {power}"), "use 0.01 as published, or 1 to scatter the queries evenly".to_owned())
-        })?;
+        check_power(self.power_a)?;
         let train: Vec<_> = self.train.iter().map(|s| (s.length, s.pairs)).collect();
         self.check_segments("train", &train)?;
         for (i, TrainSegment { weight, .. }) in self.train.iter().enumerate() {
@@ -228,4 +225,11 @@ impl MqarSettings {
         }
         Ok(())
     }
+}
+
+/// Refuses an exponent of the slots' law that it cannot have.
+pub(crate) fn check_power(power: f64) -> Result<(), TaskError> {
+    require(power > 0.0 && power <= LARGEST_POWER, "power_a", format!("0 < power_a ≤ {LARGEST_POWER}"), || {
+        (format!("power_a {power}"), "use 0.01 as published, or 1 to scatter the queries evenly".to_owned())
+    })
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::sampling::chi_square_p_value;
-use crate::{TaskRegistry, content_hash};
+use crate::{Label, TaskRegistry, content_hash};
 
 /// Sound data fall below this once in a million seeds; the seeds here are fixed.
 const IMPLAUSIBLE: f64 = 1e-6;
