@@ -48,6 +48,7 @@ pub mod recipe;
 mod registry;
 pub mod sampling;
 pub mod score;
+mod shuffle;
 pub mod stream;
 mod task;
 #[cfg(test)]
@@ -58,4 +59,4 @@ pub use draw::draw;
 pub use error::{TaskError, require};
 pub use recipe::{Recipe, Segmented};
 pub use registry::{SettingInfo, TaskInfo, TaskRegistry, TaskSettings};
-pub use task::{Example, Label, Mark, ParseSplitError, Slice, Split, Task, content_hash, slice_of_batch};
+pub use task::{Example, Label, Mark, ParseSplitError, Readout, Slice, Split, Task, content_hash, slice_of_batch};
