@@ -60,7 +60,15 @@ fn all_threads(criterion: &mut Criterion) {
 }
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
-const SUITE: [(&str, &str); 1] = [("induction", r#"{"train": [{"length": 4096}]}"#)];
+const SUITE: [(&str, &str); 7] = [
+    ("compression", r#"{"train": [{"length": 4096}]}"#),
+    ("fuzzy_recall", r#"{"train": [{"length": 4096}]}"#),
+    ("in_context_recall", r#"{"train": [{"length": 4096}]}"#),
+    ("induction", r#"{"train": [{"length": 4096}]}"#),
+    ("memorization", r#"{"train": [{"length": 4096}]}"#),
+    ("noisy_recall", r#"{"train": [{"length": 4096}]}"#),
+    ("selective_copying", r#"{"layout": "mamba", "train": [{"length": 4096}]}"#),
+];
 
 fn suite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group(format!("every task, batches of {BATCH}, all threads, tokens"));

@@ -11,8 +11,16 @@
 //!
 //! | kind | task | reference |
 //! |---|---|---|
+//! | `compression` | [compression](compression) | arXiv:2403.17844 |
+//! | `fuzzy_recall` | [fuzzy in-context recall](fuzzy_recall) | arXiv:2403.17844 |
+//! | `in_context_recall` | [in-context recall](in_context_recall) | arXiv:2403.17844 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
+//! | `memorization` | [memorization](memorization) | arXiv:2403.17844 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
+//! | `noisy_recall` | [noisy in-context recall](in_context_recall) | arXiv:2403.17844 |
+//! | `selective_copying` | [selective copying](selective_copying) | arXiv:2312.00752, arXiv:2403.17844 |
+//!
+//! The six tasks of mechanistic architecture design and its 66 settings are gathered in [`mad`].
 //!
 //! ```
 //! use heddle_tasks::{Example, Split, TaskRegistry, draw};
@@ -40,14 +48,20 @@
 
 mod alphabet;
 pub mod batch;
+pub mod compression;
 mod draw;
 mod error;
+pub mod fuzzy_recall;
+pub mod in_context_recall;
 pub mod induction;
+pub mod mad;
+pub mod memorization;
 pub mod mqar;
 pub mod recipe;
 mod registry;
 pub mod sampling;
 pub mod score;
+pub mod selective_copying;
 mod shuffle;
 pub mod stream;
 mod task;

@@ -4,8 +4,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::compression::Compression;
+use crate::fuzzy_recall::FuzzyRecall;
+use crate::in_context_recall::{InContextRecall, NoisyRecall};
 use crate::induction::InductionHeads;
+use crate::memorization::Memorization;
 use crate::mqar::MqarSettings;
+use crate::selective_copying::SelectiveCopying;
 use crate::{Segmented, Task, TaskError};
 
 /// What a task is, in words.
@@ -99,7 +104,16 @@ impl TaskRegistry {
     /// The tasks of this crate.
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
-        let registered = [registry.register::<MqarSettings>(), registry.register::<Segmented<InductionHeads>>()];
+        let registered = [
+            registry.register::<Segmented<Compression>>(),
+            registry.register::<Segmented<FuzzyRecall>>(),
+            registry.register::<Segmented<InContextRecall>>(),
+            registry.register::<Segmented<InductionHeads>>(),
+            registry.register::<Segmented<Memorization>>(),
+            registry.register::<MqarSettings>(),
+            registry.register::<Segmented<NoisyRecall>>(),
+            registry.register::<Segmented<SelectiveCopying>>(),
+        ];
         registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));
         registry
     }
