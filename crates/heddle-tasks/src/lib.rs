@@ -11,11 +11,11 @@
 //!
 //! | kind | task | reference |
 //! |---|---|---|
-//! | `compression` | [compression](compression) | arXiv:2403.17844 |
+//! | `compression` | [compression] | arXiv:2403.17844 |
 //! | `fuzzy_recall` | [fuzzy in-context recall](fuzzy_recall) | arXiv:2403.17844 |
 //! | `in_context_recall` | [in-context recall](in_context_recall) | arXiv:2403.17844 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
-//! | `memorization` | [memorization](memorization) | arXiv:2403.17844 |
+//! | `memorization` | [memorization] | arXiv:2403.17844 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
 //! | `noisy_recall` | [noisy in-context recall](in_context_recall) | arXiv:2403.17844 |
 //! | `selective_copying` | [selective copying](selective_copying) | arXiv:2312.00752, arXiv:2403.17844 |
