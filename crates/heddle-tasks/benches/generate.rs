@@ -60,21 +60,27 @@ fn all_threads(criterion: &mut Criterion) {
 }
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
-const SUITE: [(&str, &str); 9] = [
+const SUITE: &[(&str, &str)] = &[
     ("compositional_recall", r#"{"train": [{"length": 4096, "pairs": 256}]}"#),
+    ("compression", r#"{"train": [{"length": 4096}]}"#),
     ("forgetting_recall", r#"{"train": [{"length": 4096, "pairs": 256, "updates": 128}]}"#),
+    ("fuzzy_recall", r#"{"train": [{"length": 4096}]}"#),
+    ("in_context_recall", r#"{"train": [{"length": 4096}]}"#),
     ("induction", r#"{"train": [{"length": 4096}]}"#),
+    ("memorization", r#"{"train": [{"length": 4096}]}"#),
     ("multi_pass_recall", r#"{"train": [{"length": 4096, "pairs": 256}]}"#),
-    ("needle", r#"{"train": [{"length": 4096}]}"#),
-    ("needle", r#"{"train": [{"length": 4096, "haystack": "text", "keys": 4, "queries": 4}]}"#),
     ("needle", r#"{"train": [{"length": 4096, "haystack": "needles", "key_digits": 4, "value_digits": 4}]}"#),
+    ("needle", r#"{"train": [{"length": 4096, "haystack": "text", "keys": 4, "queries": 4}]}"#),
+    ("needle", r#"{"train": [{"length": 4096}]}"#),
+    ("noisy_recall", r#"{"train": [{"length": 4096}]}"#),
     ("passkey", r#"{"train": [{"length": 4096}]}"#),
     ("phonebook", r#"{"train": [{"length": 4096}]}"#),
+    ("selective_copying", r#"{"layout": "mamba", "train": [{"length": 4096}]}"#),
 ];
 
 fn suite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group(format!("every task, batches of {BATCH}, all threads, tokens"));
-    for (kind, settings) in SUITE {
+    for &(kind, settings) in SUITE {
         let settings = serde_json::from_str(settings).expect("the settings are JSON");
         let task = TaskRegistry::builtin().build(kind, &settings).expect("the settings are in range");
         let length = task.slices(Split::Train)[0].length;

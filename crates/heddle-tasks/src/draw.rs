@@ -14,7 +14,8 @@ use crate::{Example, Label, Task};
 ///        8      1  key 1       ▸ value 15, to be found at 1
 /// ```
 pub fn draw(task: &dyn Task, example: &Example) -> String {
-    let asked: BTreeMap<u32, &Label> = example.labels.iter().map(|label| (label.position, label)).collect();
+    let mut asked: BTreeMap<u32, Vec<&Label>> = BTreeMap::new();
+    example.labels.iter().for_each(|label| asked.entry(label.position).or_default().push(label));
     let mut answers: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for label in &example.labels {
         answers.entry(label.evidence).or_default().push(label.position.to_string());
@@ -26,8 +27,12 @@ pub fn draw(task: &dyn Task, example: &Example) -> String {
     for (position, (token, meaning)) in example.tokens.iter().zip(&meanings).enumerate() {
         let position = position as u32;
         let mut notes = Vec::new();
-        if let Some(Label { target, evidence, .. }) = asked.get(&position) {
-            notes.push(format!("▸ {}, to be found at {evidence}", task.describe_token(*target)));
+        match asked.get(&position).map_or(&[][..], |labels| labels) {
+            [] => {}
+            [Label { target, evidence, .. }] => {
+                notes.push(format!("▸ {}, to be found at {evidence}", task.describe_token(*target)));
+            }
+            several => notes.push(format!("▸ {} tokens, each to be found where it is the answer", several.len())),
         }
         if let Some(positions) = answers.get(&position) {
             notes.push(format!("◂ the answer at {}", positions.join(", ")));

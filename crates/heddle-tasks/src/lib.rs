@@ -12,13 +12,21 @@
 //! | kind | task | reference |
 //! |---|---|---|
 //! | `compositional_recall` | [recall of composed keys](recall) | arXiv:2312.04927 |
+//! | `compression` | [compression] | arXiv:2403.17844 |
 //! | `forgetting_recall` | [recall with forgetting](recall) | arXiv:2312.04927 |
+//! | `fuzzy_recall` | [fuzzy in-context recall](fuzzy_recall) | arXiv:2403.17844 |
+//! | `in_context_recall` | [in-context recall](in_context_recall) | arXiv:2403.17844 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
+//! | `memorization` | [memorization] | arXiv:2403.17844 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
 //! | `multi_pass_recall` | [recall from a repeated context](recall) | arXiv:2407.05483 |
 //! | `needle` | [needles in a haystack](needle) | arXiv:2404.06654 |
+//! | `noisy_recall` | [noisy in-context recall](in_context_recall) | arXiv:2403.17844 |
 //! | `passkey` | [passkey retrieval](passkey) | arXiv:2305.16300 |
 //! | `phonebook` | [phonebook look-up](phonebook) | arXiv:2402.01032 |
+//! | `selective_copying` | [selective copying](selective_copying) | arXiv:2312.00752, arXiv:2403.17844 |
+//!
+//! The six tasks of mechanistic architecture design and its 66 settings are gathered in [`mad`].
 //!
 //! ```
 //! use heddle_tasks::{Example, Split, TaskRegistry, draw};
@@ -46,10 +54,15 @@
 
 mod alphabet;
 pub mod batch;
+pub mod compression;
 mod draw;
 mod error;
+pub mod fuzzy_recall;
 mod haystack;
+pub mod in_context_recall;
 pub mod induction;
+pub mod mad;
+pub mod memorization;
 pub mod mqar;
 pub mod needle;
 pub mod passkey;
@@ -59,6 +72,8 @@ pub mod recipe;
 mod registry;
 pub mod sampling;
 pub mod score;
+pub mod selective_copying;
+mod shuffle;
 pub mod stream;
 mod task;
 #[cfg(test)]
@@ -70,5 +85,5 @@ pub use error::{TaskError, require};
 pub use recipe::{Recipe, Segmented};
 pub use registry::{SettingInfo, TaskInfo, TaskRegistry, TaskSettings};
 pub use task::{
-    Example, Label, Mark, ParseSplitError, Slice, Split, Task, content_hash, slice_by_weight, slice_of_batch,
+    Example, Label, Mark, ParseSplitError, Readout, Slice, Split, Task, content_hash, slice_by_weight, slice_of_batch,
 };

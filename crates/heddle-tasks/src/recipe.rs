@@ -9,6 +9,14 @@
 //! same with a probability below 2⁻²⁰ (2⁸⁰ or more), that keeps the splits apart. Where they are fewer, each sequence
 //! belongs to one split by a hash of its tokens (train 3/4, validation and test 1/8 each), and a sequence of another
 //! split is drawn anew. So a model never sees in training what it is tested on, however small the task.
+//!
+//! # Few examples
+//! Training examples have no end, unless a training slice says `examples`: then it has so many, and they come again and
+//! again, each time in another order. If it is the only slice, each of them comes once before any comes again.
+
+mod entries;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -19,10 +27,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use self::entries::{OfEvaluation, OfTrain, list};
 use crate::error::require;
 use crate::registry::{read_at, refuse_unknown};
+use crate::shuffle::Shuffle;
 use crate::stream::Stream;
-use crate::{Alphabet, Example, SettingInfo, Slice, Split, Task, TaskError, TaskInfo, TaskSettings};
+use crate::{Alphabet, Example, Readout, SettingInfo, Slice, Split, Task, TaskError, TaskInfo, TaskSettings};
 
 /// The settings of a task and how it writes a sequence.
 ///
@@ -67,6 +77,11 @@ pub trait Recipe: Clone + Default + Debug + Serialize + DeserializeOwned + Send 
         bytes.extend(example.tokens.iter().flat_map(|token| token.to_le_bytes()));
     }
 
+    /// What the answers are read from.
+    fn readout(&self) -> Readout {
+        Readout::default()
+    }
+
     /// What a token stands for.
     fn describe_token(&self, token: u32) -> String {
         self.alphabet().describe(token)
@@ -101,8 +116,8 @@ const DEFAULT_EXAMPLES: usize = 1000;
 
 /// The description of the setting `train` of a [`Recipe`], given its default in JSON and the range of the knobs.
 pub const fn train_setting(default: &'static str, range: &'static str) -> SettingInfo {
-    let meaning = "slices to train on, each the knobs and a weight (default 1); each batch is of one slice, chosen by \
-                   weight";
+    let meaning = "slices to train on, each the knobs, a weight (default 1) and a number of examples to repeat (default: \
+                   no end of fresh ones); each batch is of one slice, chosen by weight";
     SettingInfo { key: "train", default, meaning, range }
 }
 
@@ -156,6 +171,9 @@ pub struct TrainSlice<K> {
     pub knobs: K,
     /// How often a batch is of this slice, relative to the others.
     pub weight: f64,
+    /// The number of examples, repeated in ever new orders; without it there is no end of fresh ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub examples: Option<usize>,
 }
 
 /// One evaluation slice.
@@ -170,7 +188,8 @@ pub struct EvaluationSlice<K> {
 
 impl<R: Recipe> Default for Segmented<R> {
     fn default() -> Self {
-        let train = R::default_train().into_iter().map(|knobs| TrainSlice { knobs, weight: 1.0 }).collect();
+        let train =
+            R::default_train().into_iter().map(|knobs| TrainSlice { knobs, weight: 1.0, examples: None }).collect();
         Self { recipe: R::default(), train, validation: None, test: None }
     }
 }
@@ -194,13 +213,14 @@ impl<R: Recipe> TaskSettings for Segmented<R> {
         let mut listed = |key: &str| own.as_object_mut().and_then(|own| own.remove(key));
         let (train, validation, test) = (listed("train"), listed("validation"), listed("test"));
         let train = train.map(|train| list(kind, "train", train)).transpose()?.map(|slices| {
-            let weighted = |(knobs, weight): (_, Option<f64>)| TrainSlice { knobs, weight: weight.unwrap_or(1.0) };
-            slices.into_iter().map(weighted).collect()
+            let slice =
+                |(knobs, OfTrain { weight, examples })| TrainSlice { knobs, weight: weight.unwrap_or(1.0), examples };
+            slices.into_iter().map(slice).collect()
         });
         let evaluated = |key, value: Option<Value>| {
             let given = value.filter(|value| !value.is_null());
             given.map(|value| list(kind, key, value)).transpose().map(|slices| {
-                let counted = |(knobs, examples): (_, Option<usize>)| EvaluationSlice {
+                let counted = |(knobs, OfEvaluation { examples })| EvaluationSlice {
                     knobs,
                     examples: examples.unwrap_or(DEFAULT_EXAMPLES),
                 };
@@ -218,24 +238,6 @@ impl<R: Recipe> TaskSettings for Segmented<R> {
     fn build(self) -> Result<Box<dyn Task>, TaskError> {
         Ok(Box::new(Built::new(self)?))
     }
-}
-
-/// Reads the slices of a list: of each, its knobs and the one further key (`weight` of training slices, `examples` of
-/// others).
-fn list<K: DeserializeOwned, X: DeserializeOwned>(
-    kind: &str,
-    name: &str,
-    value: Value,
-) -> Result<Vec<(K, Option<X>)>, TaskError> {
-    let further = if name == "train" { "weight" } else { "examples" };
-    let entries: Vec<Value> = read_at(kind, name, &value)?;
-    let entry = |(i, mut entry): (usize, Value)| {
-        let path = format!("{name}[{i}]");
-        let extra = entry.as_object_mut().and_then(|entry| entry.remove(further));
-        let extra = extra.map(|extra| read_at(kind, &format!("{path}.{further}"), &extra)).transpose()?;
-        Ok((read_at(kind, &path, &entry)?, extra))
-    };
-    entries.into_iter().enumerate().map(entry).collect()
 }
 
 /// A recipe with its slices planned.
@@ -256,9 +258,12 @@ impl<R: Recipe> Built<R> {
     fn new(settings: Segmented<R>) -> Result<Self, TaskError> {
         settings.recipe.check()?;
         let Segmented { recipe, train, validation, test } = settings;
-        for (i, TrainSlice { weight, .. }) in train.iter().enumerate() {
+        for (i, TrainSlice { weight, examples, .. }) in train.iter().enumerate() {
             require(weight.is_finite() && *weight > 0.0, &format!("train[{i}].weight"), "0 < weight < ∞", || {
                 (format!("weight {weight}"), "use a positive weight, or leave the slice out".to_owned())
+            })?;
+            require(*examples != Some(0), &format!("train[{i}].examples"), "1 ≤ examples", || {
+                ("examples 0".to_owned(), "use at least 1 example, or leave it out for no end of them".to_owned())
             })?;
         }
         let as_train =
@@ -272,7 +277,7 @@ impl<R: Recipe> Built<R> {
             }
             Self::plan(&recipe, split, slices.into_iter().map(|s| (s.knobs, 1.0, s.examples)).collect())
         };
-        let weighted = train.iter().map(|s| (s.knobs.clone(), s.weight, 0)).collect();
+        let weighted = train.iter().map(|s| (s.knobs.clone(), s.weight, s.examples.unwrap_or(0))).collect();
         let train_planned = Self::plan(&recipe, Split::Train, weighted)?;
         let splits = [train_planned, evaluated(Split::Validation, validation)?, evaluated(Split::Test, test)?];
         let built = Self { vocab: recipe.alphabet().size() as usize, recipe, splits };
@@ -316,6 +321,17 @@ impl<R: Recipe> Built<R> {
             }
         }
         Ok(())
+    }
+
+    /// The example that stands at a place of training, where examples repeat.
+    fn repeated(&self, slice: usize, seed: u64, place: u64) -> u64 {
+        match self.slices(Split::Train)[slice].examples as u64 {
+            0 => place,
+            examples => {
+                let mut order = Stream::of_epoch(R::INFO.kind, slice, seed, place / examples);
+                Shuffle::new(examples, &mut order).at(place % examples)
+            }
+        }
     }
 
     /// Draws until a sequence belongs to the split; whether one was found.
@@ -395,6 +411,7 @@ impl<R: Recipe> Task for Built<R> {
     fn example(&self, split: Split, slice: usize, seed: u64, index: u64, out: &mut Example) {
         let slices = self.slices(split).len();
         assert!(slice < slices, "slice {slice} is out of range: {} has {slices} {split} slices", self.kind());
+        let index = if split == Split::Train { self.repeated(slice, seed, index) } else { index };
         // A share of at least one in 4096 was found when the task was built; this many tries fail never.
         let found = self.draw(split, slice, (seed, index), u32::MAX, out);
         assert!(found, "no sequence of slice {slice} belongs to {split}");
@@ -402,6 +419,10 @@ impl<R: Recipe> Task for Built<R> {
 
     fn chance(&self, split: Split, slice: usize) -> f64 {
         self.splits[split as usize].plans[slice].0.chance
+    }
+
+    fn readout(&self) -> Readout {
+        self.recipe.readout()
     }
 
     fn describe_token(&self, token: u32) -> String {

@@ -4,12 +4,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::compression::Compression;
+use crate::fuzzy_recall::FuzzyRecall;
+use crate::in_context_recall::{InContextRecall, NoisyRecall};
 use crate::induction::InductionHeads;
+use crate::memorization::Memorization;
 use crate::mqar::MqarSettings;
 use crate::needle::Needle;
 use crate::passkey::Passkey;
 use crate::phonebook::Phonebook;
 use crate::recall::{Compositional, Forgetting, MultiPass, Recall};
+use crate::selective_copying::SelectiveCopying;
 use crate::{Segmented, Task, TaskError};
 
 /// What a task is, in words.
@@ -112,6 +117,12 @@ impl TaskRegistry {
             registry.register::<Segmented<Needle>>(),
             registry.register::<Segmented<Passkey>>(),
             registry.register::<Segmented<Phonebook>>(),
+            registry.register::<Segmented<Compression>>(),
+            registry.register::<Segmented<FuzzyRecall>>(),
+            registry.register::<Segmented<InContextRecall>>(),
+            registry.register::<Segmented<Memorization>>(),
+            registry.register::<Segmented<NoisyRecall>>(),
+            registry.register::<Segmented<SelectiveCopying>>(),
         ];
         registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));
         registry

@@ -19,7 +19,10 @@ use crate::Split;
 /// assert!(stream.below(10) < 10);
 /// ```
 #[derive(Clone, Debug)]
-pub struct Stream(ChaCha8Rng);
+pub struct Stream {
+    rng: ChaCha8Rng,
+    seed: u64,
+}
 
 impl Stream {
     /// The stream of one example of a task.
@@ -27,11 +30,36 @@ impl Stream {
         Self::keyed(Purpose::Example, &[split as u64, slice as u64, seed], kind, index)
     }
 
+    /// The stream of what all examples of a task have in common, such as facts to memorize: the same for every split,
+    /// slice and index.
+    ///
+    /// ```
+    /// use heddle_tasks::{Split, stream::Stream};
+    ///
+    /// let (train, test) = (Split::Train, Split::Test);
+    /// let common = |split, index| Stream::common("mqar", Stream::of_example("mqar", split, 0, 42, index).seed());
+    /// assert_eq!(common(train, 7).below_u64(1 << 60), common(test, 8).below_u64(1 << 60));
+    /// ```
+    pub fn common(kind: &str, seed: u64) -> Self {
+        Self::keyed(Purpose::Common, &[seed], kind, 0)
+    }
+
+    /// The seed that the stream was made of.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The stream that chooses the slice of one training batch.
     pub(crate) fn of_batch(kind: &str, seed: u64, batch: u64) -> Self {
         Self::keyed(Purpose::Batch, &[seed], kind, batch)
     }
 
+    /// The stream that decides the order in which a slice's examples are repeated.
+    pub(crate) fn of_epoch(kind: &str, slice: usize, seed: u64, epoch: u64) -> Self {
+        Self::keyed(Purpose::Epoch, &[slice as u64, seed], kind, epoch)
+    }
+
+    /// The last of the numbers is the seed.
     fn keyed(purpose: Purpose, numbers: &[u64], kind: &str, stream: u64) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&[purpose as u8]);
@@ -43,7 +71,7 @@ impl Stream {
         hasher.update(kind.as_bytes());
         let mut rng = ChaCha8Rng::from_seed(*hasher.finalize().as_bytes());
         rng.set_stream(stream);
-        Self(rng)
+        Self { rng, seed: numbers.last().copied().unwrap_or_default() }
     }
 
     /// A number from 0 to `bound − 1`, each with exactly the same probability (Lemire, arXiv:1805.10941, alg. 5).
@@ -53,11 +81,11 @@ impl Stream {
     #[inline]
     pub fn below(&mut self, bound: u32) -> u32 {
         assert!(bound > 0, "a number below 0 was asked for");
-        let mut product = u64::from(self.0.next_u32()) * u64::from(bound);
+        let mut product = u64::from(self.rng.next_u32()) * u64::from(bound);
         if (product as u32) < bound {
             let threshold = bound.wrapping_neg() % bound;
             while (product as u32) < threshold {
-                product = u64::from(self.0.next_u32()) * u64::from(bound);
+                product = u64::from(self.rng.next_u32()) * u64::from(bound);
             }
         }
         (product >> 32) as u32
@@ -70,11 +98,11 @@ impl Stream {
     #[inline]
     pub fn below_u64(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "a number below 0 was asked for");
-        let mut product = u128::from(self.0.next_u64()) * u128::from(bound);
+        let mut product = u128::from(self.rng.next_u64()) * u128::from(bound);
         if (product as u64) < bound {
             let threshold = bound.wrapping_neg() % bound;
             while (product as u64) < threshold {
-                product = u128::from(self.0.next_u64()) * u128::from(bound);
+                product = u128::from(self.rng.next_u64()) * u128::from(bound);
             }
         }
         (product >> 64) as u64
@@ -83,7 +111,7 @@ impl Stream {
     /// A number in `[0, 1)`, a multiple of 2⁻⁵³.
     #[inline]
     pub fn unit(&mut self) -> f64 {
-        (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
@@ -91,6 +119,8 @@ impl Stream {
 enum Purpose {
     Example = 0,
     Batch = 1,
+    Common = 2,
+    Epoch = 3,
 }
 
 #[cfg(test)]
@@ -125,10 +155,14 @@ mod tests {
             first("mqar", Split::Train, 0, 1, 0),
             first("mqar", Split::Train, 0, 0, 1),
             Stream::of_batch("mqar", 0, 0).below_u64(u64::MAX),
+            Stream::common("mqar", 0).below_u64(u64::MAX),
+            Stream::common("mqar", 1).below_u64(u64::MAX),
+            Stream::of_epoch("mqar", 0, 0, 0).below_u64(u64::MAX),
+            Stream::of_epoch("mqar", 0, 0, 1).below_u64(u64::MAX),
         ];
         seen.sort_unstable();
         seen.dedup();
-        assert_eq!(seen.len(), 8);
+        assert_eq!(seen.len(), 12);
     }
 
     #[test]

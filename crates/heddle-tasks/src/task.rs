@@ -113,8 +113,23 @@ pub struct Slice {
     pub weight: f64,
     /// The knobs by name, such as `{"length": 64, "pairs": 16}`.
     pub keys: BTreeMap<String, f64>,
-    /// The number of examples to evaluate; 0 in the train split, which has no end.
+    /// The number of examples to evaluate; in the train split the number that training repeats, or 0 for no end of them.
     pub examples: usize,
+}
+
+/// What the answer to a [`Label`] is read from: the hidden state at the label's position, and perhaps a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Readout {
+    /// The hidden state h alone: logits = head(h), as in a language model. A position carries one label at most.
+    #[default]
+    Token,
+    /// The hidden state h and the item asked for, i = [`Label::evidence`]: logits = head(f(h, i)), f being the model's to
+    /// learn. Many labels stand at one position and differ in their item, and the target of each is the token at position
+    /// i, so that h must hold all of them.
+    ///
+    /// In the auto-encoder of arXiv:2403.17844 f is a multi-layer perceptron of the sum of h and an encoding of i.
+    Item,
 }
 
 /// A generator of labelled token sequences.
@@ -147,6 +162,11 @@ pub trait Task: Send + Sync + Debug {
     /// # Panics
     /// If the split has no such slice.
     fn chance(&self, split: Split, slice: usize) -> f64;
+
+    /// What the answers are read from.
+    fn readout(&self) -> Readout {
+        Readout::default()
+    }
 
     /// What a token stands for, such as `key 17`.
     fn describe_token(&self, token: u32) -> String;

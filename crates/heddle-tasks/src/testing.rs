@@ -9,7 +9,7 @@ use crate::batch::{Batch, Stretch, fill_batch};
 use crate::recipe::{Recipe, Segmented};
 use crate::score::Tally;
 use crate::stream::Stream;
-use crate::{Example, Split, Task, TaskRegistry, TaskSettings, content_hash};
+use crate::{Example, Label, Readout, Split, Task, TaskRegistry, TaskSettings, content_hash};
 
 /// A task to examine, and what is known of it beside its own code.
 pub(crate) struct Examined {
@@ -19,12 +19,15 @@ pub(crate) struct Examined {
     pub(crate) at_length: fn(usize) -> Value,
     /// [`content_hash`] of seed 0 under `settings`: data never changes silently.
     pub(crate) golden: &'static str,
-    /// The answer at the last of these tokens, found without the labels. It must bear any tokens.
+    /// The answer at the last of these tokens, found without the labels; if answers are read by [`Readout::Item`], the item
+    /// is the last of them. It must bear any tokens.
     pub(crate) oracle: fn(&dyn Task, &[u32]) -> u32,
     /// The guess of one who knows the rules but looks at no sequence.
     pub(crate) guess: fn(&dyn Task, &mut Stream) -> u32,
 }
 
+/// The seed of all examples that an oracle answers.
+pub(crate) const SEED: u64 = 0;
 /// Examples drawn of each slice.
 const DRAWN: u64 = 400;
 /// Standard deviations beyond which a sound guesser falls once in a million.
@@ -62,10 +65,10 @@ pub(crate) fn examine<R: Recipe>(examined: &Examined) {
         let length = 1 << exponent;
         let task = build(R::INFO.kind, (examined.at_length)(length));
         let mut example = Example::default();
-        task.example(Split::Test, 0, 0, 0, &mut example);
+        task.example(Split::Test, 0, SEED, 0, &mut example);
         assert_eq!(example.tokens.len(), length);
         for label in [example.labels.first(), example.labels.last()].into_iter().flatten() {
-            let answer = (examined.oracle)(task.as_ref(), &example.tokens[..=label.position as usize]);
+            let answer = (examined.oracle)(task.as_ref(), up_to(task.as_ref(), label, &example.tokens));
             assert_eq!(answer, label.target, "length {length}, position {}", label.position);
         }
     }
@@ -114,18 +117,27 @@ fn same_for_any_threads(task: &dyn Task, split: Split, slice: usize) {
     assert_eq!(one, of_threads(5));
 }
 
+/// What an oracle is shown to answer a label.
+fn up_to<'a>(task: &dyn Task, label: &Label, tokens: &'a [u32]) -> &'a [u32] {
+    let last = match task.readout() {
+        Readout::Token => label.position,
+        Readout::Item => label.evidence,
+    };
+    &tokens[..=last as usize]
+}
+
 /// The oracle is always right, the guesser is at chance, and other evidence makes another answer.
 fn answers(task: &dyn Task, split: Split, slice: usize, examined: &Examined) {
     let (mut oracle, mut guesser, mut misled) = (Tally::default(), Tally::default(), Tally::default());
     let mut stream = Stream::of_example("guesser", split, slice, 0, 0);
     let mut example = Example::default();
     for index in 0..DRAWN {
-        task.example(split, slice, 4, index, &mut example);
+        task.example(split, slice, SEED, index, &mut example);
         let Example { tokens, labels, .. } = &example;
-        oracle.add(tokens.len(), labels, |label| (examined.oracle)(task, &tokens[..=label.position as usize]));
+        oracle.add(tokens.len(), labels, |label| (examined.oracle)(task, up_to(task, label, tokens)));
         guesser.add(tokens.len(), labels, |_| (examined.guess)(task, &mut stream));
         misled.add(tokens.len(), labels, |label| {
-            let mut altered = tokens[..=label.position as usize].to_vec();
+            let mut altered = up_to(task, label, tokens).to_vec();
             let evidence = &mut altered[label.evidence as usize];
             *evidence = (*evidence + 1 + stream.below(task.vocab() as u32 - 1)) % task.vocab() as u32;
             (examined.oracle)(task, &altered)
