@@ -60,7 +60,13 @@ fn all_threads(criterion: &mut Criterion) {
 }
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
-const SUITE: [(&str, &str); 1] = [("induction", r#"{"train": [{"length": 4096}]}"#)];
+const SUITE: [(&str, &str); 5] = [
+    ("coreference", r#"{"train": [{"length": 4096}]}"#),
+    ("induction", r#"{"train": [{"length": 4096}]}"#),
+    ("modular_counting", r#"{"train": [{"length": 4096}]}"#),
+    ("parity", r#"{"train": [{"length": 4096}]}"#),
+    ("word_problem", r#"{"train": [{"length": 4096}]}"#),
+];
 
 fn suite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group(format!("every task, batches of {BATCH}, all threads, tokens"));

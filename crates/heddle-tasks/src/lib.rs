@@ -11,8 +11,12 @@
 //!
 //! | kind | task | reference |
 //! |---|---|---|
+//! | `coreference` | [the noun a pronoun stands for](coreference) | Levesque et al. 2012 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
+//! | `modular_counting` | [running sums modulo m](modular_counting) | arXiv:2207.02098 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
+//! | `parity` | [the parity of all bits so far](parity) | arXiv:2207.02098 |
+//! | `word_problem` | [running products of permutations](word_problem) | arXiv:2404.08819 |
 //!
 //! ```
 //! use heddle_tasks::{Example, Split, TaskRegistry, draw};
@@ -40,18 +44,23 @@
 
 mod alphabet;
 pub mod batch;
+pub mod coreference;
 mod draw;
 mod error;
 pub mod induction;
+pub mod modular_counting;
 pub mod mqar;
+pub mod parity;
 pub mod recipe;
 mod registry;
 pub mod sampling;
 pub mod score;
+pub mod state_tracking;
 pub mod stream;
 mod task;
 #[cfg(test)]
 mod testing;
+pub mod word_problem;
 
 pub use alphabet::Alphabet;
 pub use draw::draw;

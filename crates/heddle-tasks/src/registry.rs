@@ -4,8 +4,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::coreference::Coreference;
 use crate::induction::InductionHeads;
+use crate::modular_counting::ModularCounting;
 use crate::mqar::MqarSettings;
+use crate::parity::Parity;
+use crate::word_problem::WordProblem;
 use crate::{Segmented, Task, TaskError};
 
 /// What a task is, in words.
@@ -99,7 +103,14 @@ impl TaskRegistry {
     /// The tasks of this crate.
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
-        let registered = [registry.register::<MqarSettings>(), registry.register::<Segmented<InductionHeads>>()];
+        let registered = [
+            registry.register::<Segmented<Coreference>>(),
+            registry.register::<Segmented<InductionHeads>>(),
+            registry.register::<Segmented<ModularCounting>>(),
+            registry.register::<MqarSettings>(),
+            registry.register::<Segmented<Parity>>(),
+            registry.register::<Segmented<WordProblem>>(),
+        ];
         registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));
         registry
     }
