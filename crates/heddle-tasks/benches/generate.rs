@@ -60,9 +60,11 @@ fn all_threads(criterion: &mut Criterion) {
 }
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
-const SUITE: [(&str, &str); 5] = [
+const SUITE: [(&str, &str); 7] = [
     ("coreference", r#"{"train": [{"length": 4096}]}"#),
+    ("dyck", r#"{"train": [{"length": 4096, "depth": 8}]}"#),
     ("induction", r#"{"train": [{"length": 4096}]}"#),
+    ("listops", r#"{"train": [{"length": 4096}]}"#),
     ("modular_counting", r#"{"train": [{"length": 4096}]}"#),
     ("parity", r#"{"train": [{"length": 4096}]}"#),
     ("word_problem", r#"{"train": [{"length": 4096}]}"#),

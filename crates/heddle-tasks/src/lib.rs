@@ -12,7 +12,9 @@
 //! | kind | task | reference |
 //! |---|---|---|
 //! | `coreference` | [the noun a pronoun stands for](coreference) | Levesque et al. 2012 |
+//! | `dyck` | [brackets of bounded depth](dyck) | arXiv:2010.07515 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
+//! | `listops` | [nested lists of digits](listops) | arXiv:1804.06028, arXiv:2011.04006 |
 //! | `modular_counting` | [running sums modulo m](modular_counting) | arXiv:2207.02098 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
 //! | `parity` | [the parity of all bits so far](parity) | arXiv:2207.02098 |
@@ -46,8 +48,10 @@ mod alphabet;
 pub mod batch;
 pub mod coreference;
 mod draw;
+pub mod dyck;
 mod error;
 pub mod induction;
+pub mod listops;
 pub mod modular_counting;
 pub mod mqar;
 pub mod parity;

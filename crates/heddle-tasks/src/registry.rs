@@ -5,7 +5,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::coreference::Coreference;
+use crate::dyck::Dyck;
 use crate::induction::InductionHeads;
+use crate::listops::ListOps;
 use crate::modular_counting::ModularCounting;
 use crate::mqar::MqarSettings;
 use crate::parity::Parity;
@@ -105,7 +107,9 @@ impl TaskRegistry {
         let mut registry = Self::empty();
         let registered = [
             registry.register::<Segmented<Coreference>>(),
+            registry.register::<Segmented<Dyck>>(),
             registry.register::<Segmented<InductionHeads>>(),
+            registry.register::<Segmented<ListOps>>(),
             registry.register::<Segmented<ModularCounting>>(),
             registry.register::<MqarSettings>(),
             registry.register::<Segmented<Parity>>(),
