@@ -60,7 +60,8 @@ fn all_threads(criterion: &mut Criterion) {
 }
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
-const SUITE: [(&str, &str); 7] = [
+const SUITE: [(&str, &str); 8] = [
+    ("char_lm", r#"{"train": [{"length": 4096}]}"#),
     ("coreference", r#"{"train": [{"length": 4096}]}"#),
     ("dyck", r#"{"train": [{"length": 4096, "depth": 8}]}"#),
     ("induction", r#"{"train": [{"length": 4096}]}"#),

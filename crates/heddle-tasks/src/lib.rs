@@ -11,6 +11,7 @@
 //!
 //! | kind | task | reference |
 //! |---|---|---|
+//! | `char_lm` | [a character language model](char_lm) | arXiv:1611.01368 |
 //! | `coreference` | [the noun a pronoun stands for](coreference) | Levesque et al. 2012 |
 //! | `dyck` | [brackets of bounded depth](dyck) | arXiv:2010.07515 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
@@ -46,6 +47,7 @@
 
 mod alphabet;
 pub mod batch;
+pub mod char_lm;
 pub mod coreference;
 mod draw;
 pub mod dyck;

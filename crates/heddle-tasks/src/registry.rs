@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::char_lm::CharLm;
 use crate::coreference::Coreference;
 use crate::dyck::Dyck;
 use crate::induction::InductionHeads;
@@ -106,6 +107,7 @@ impl TaskRegistry {
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
         let registered = [
+            registry.register::<Segmented<CharLm>>(),
             registry.register::<Segmented<Coreference>>(),
             registry.register::<Segmented<Dyck>>(),
             registry.register::<Segmented<InductionHeads>>(),
