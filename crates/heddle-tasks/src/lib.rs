@@ -11,20 +11,27 @@
 //!
 //! | kind | task | reference |
 //! |---|---|---|
+//! | `char_lm` | [a character language model](char_lm) | arXiv:1611.01368 |
 //! | `compositional_recall` | [recall of composed keys](recall) | arXiv:2312.04927 |
 //! | `compression` | [compression] | arXiv:2403.17844 |
+//! | `coreference` | [the noun a pronoun stands for](coreference) | Levesque et al. 2012 |
+//! | `dyck` | [brackets of bounded depth](dyck) | arXiv:2010.07515 |
 //! | `forgetting_recall` | [recall with forgetting](recall) | arXiv:2312.04927 |
 //! | `fuzzy_recall` | [fuzzy in-context recall](fuzzy_recall) | arXiv:2403.17844 |
 //! | `in_context_recall` | [in-context recall](in_context_recall) | arXiv:2403.17844 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
+//! | `listops` | [nested lists of digits](listops) | arXiv:1804.06028, arXiv:2011.04006 |
 //! | `memorization` | [memorization] | arXiv:2403.17844 |
+//! | `modular_counting` | [running sums modulo m](modular_counting) | arXiv:2207.02098 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
 //! | `multi_pass_recall` | [recall from a repeated context](recall) | arXiv:2407.05483 |
 //! | `needle` | [needles in a haystack](needle) | arXiv:2404.06654 |
 //! | `noisy_recall` | [noisy in-context recall](in_context_recall) | arXiv:2403.17844 |
+//! | `parity` | [the parity of all bits so far](parity) | arXiv:2207.02098 |
 //! | `passkey` | [passkey retrieval](passkey) | arXiv:2305.16300 |
 //! | `phonebook` | [phonebook look-up](phonebook) | arXiv:2402.01032 |
 //! | `selective_copying` | [selective copying](selective_copying) | arXiv:2312.00752, arXiv:2403.17844 |
+//! | `word_problem` | [running products of permutations](word_problem) | arXiv:2404.08819 |
 //!
 //! The six tasks of mechanistic architecture design and its 66 settings are gathered in [`mad`].
 //!
@@ -54,17 +61,23 @@
 
 mod alphabet;
 pub mod batch;
+pub mod char_lm;
 pub mod compression;
+pub mod coreference;
 mod draw;
+pub mod dyck;
 mod error;
 pub mod fuzzy_recall;
 mod haystack;
 pub mod in_context_recall;
 pub mod induction;
+pub mod listops;
 pub mod mad;
 pub mod memorization;
+pub mod modular_counting;
 pub mod mqar;
 pub mod needle;
+pub mod parity;
 pub mod passkey;
 pub mod phonebook;
 pub mod recall;
@@ -74,10 +87,13 @@ pub mod sampling;
 pub mod score;
 pub mod selective_copying;
 mod shuffle;
+pub mod state_tracking;
 pub mod stream;
 mod task;
 #[cfg(test)]
 mod testing;
+pub mod word_problem;
+pub mod word_problem;
 
 pub use alphabet::Alphabet;
 pub use draw::draw;

@@ -44,6 +44,9 @@ pub trait Recipe: Clone + Default + Debug + Serialize + DeserializeOwned + Send 
     const INFO: TaskInfo;
     /// Raised by whoever changes what a seed generates.
     const VERSION: u32 = 1;
+    /// How many consecutive examples are forms of one draw: with n forms, examples n·i … n·i + n − 1 share a random
+    /// stream and differ in what [`write_form`](Self::write_form) makes of it.
+    const FORMS: u32 = 1;
     /// What sets one slice apart from another; numbers among them become the slice's keys.
     type Knobs: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
     /// What is computed once for a slice.
@@ -71,6 +74,19 @@ pub trait Recipe: Clone + Default + Debug + Serialize + DeserializeOwned + Send 
 
     /// Writes one example to `out`, which is empty.
     fn write(&self, plan: &Self::Plan, stream: &mut Stream, scratch: &mut Self::Scratch, out: &mut Example);
+
+    /// Writes one form of an example, of those that share a stream; a recipe with several gives all of them the same
+    /// [`identity`](Self::identity), so that one split holds them all.
+    fn write_form(
+        &self,
+        _form: u32,
+        plan: &Self::Plan,
+        stream: &mut Stream,
+        scratch: &mut Self::Scratch,
+        out: &mut Example,
+    ) {
+        self.write(plan, stream, scratch, out);
+    }
 
     /// Writes what makes two sequences the same for the splits; unless a recipe says otherwise, their tokens.
     fn identity(&self, example: &Example, bytes: &mut Vec<u8>) {
@@ -337,11 +353,12 @@ impl<R: Recipe> Built<R> {
     /// Draws until a sequence belongs to the split; whether one was found.
     fn draw(&self, split: Split, slice: usize, (seed, index): (u64, u64), tries: u32, out: &mut Example) -> bool {
         let (shape, plan) = &self.splits[split as usize].plans[slice];
-        let mut stream = Stream::of_example(R::INFO.kind, split, slice, seed, index);
+        let (drawn, form) = (index / u64::from(R::FORMS), (index % u64::from(R::FORMS)) as u32);
+        let mut stream = Stream::of_example(R::INFO.kind, split, slice, seed, drawn);
         with_scratch(|(scratch, bytes): &mut (R::Scratch, Vec<u8>)| {
             for _ in 0..tries {
                 out.clear();
-                self.recipe.write(plan, &mut stream, scratch, out);
+                self.recipe.write_form(form, plan, &mut stream, scratch, out);
                 if shape.bits >= ENOUGH_BITS {
                     return true;
                 }

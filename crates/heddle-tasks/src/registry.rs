@@ -4,17 +4,24 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::char_lm::CharLm;
 use crate::compression::Compression;
+use crate::coreference::Coreference;
+use crate::dyck::Dyck;
 use crate::fuzzy_recall::FuzzyRecall;
 use crate::in_context_recall::{InContextRecall, NoisyRecall};
 use crate::induction::InductionHeads;
+use crate::listops::ListOps;
 use crate::memorization::Memorization;
+use crate::modular_counting::ModularCounting;
 use crate::mqar::MqarSettings;
 use crate::needle::Needle;
+use crate::parity::Parity;
 use crate::passkey::Passkey;
 use crate::phonebook::Phonebook;
 use crate::recall::{Compositional, Forgetting, MultiPass, Recall};
 use crate::selective_copying::SelectiveCopying;
+use crate::word_problem::WordProblem;
 use crate::{Segmented, Task, TaskError};
 
 /// What a task is, in words.
@@ -109,20 +116,27 @@ impl TaskRegistry {
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
         let registered = [
-            registry.register::<Segmented<Recall<Compositional>>>(),
-            registry.register::<Segmented<Recall<Forgetting>>>(),
-            registry.register::<Segmented<InductionHeads>>(),
             registry.register::<MqarSettings>(),
-            registry.register::<Segmented<Recall<MultiPass>>>(),
-            registry.register::<Segmented<Needle>>(),
-            registry.register::<Segmented<Passkey>>(),
-            registry.register::<Segmented<Phonebook>>(),
+            registry.register::<Segmented<CharLm>>(),
             registry.register::<Segmented<Compression>>(),
+            registry.register::<Segmented<Coreference>>(),
+            registry.register::<Segmented<Dyck>>(),
             registry.register::<Segmented<FuzzyRecall>>(),
             registry.register::<Segmented<InContextRecall>>(),
+            registry.register::<Segmented<InductionHeads>>(),
+            registry.register::<Segmented<ListOps>>(),
             registry.register::<Segmented<Memorization>>(),
+            registry.register::<Segmented<ModularCounting>>(),
+            registry.register::<Segmented<Needle>>(),
             registry.register::<Segmented<NoisyRecall>>(),
+            registry.register::<Segmented<Parity>>(),
+            registry.register::<Segmented<Passkey>>(),
+            registry.register::<Segmented<Phonebook>>(),
+            registry.register::<Segmented<Recall<Compositional>>>(),
+            registry.register::<Segmented<Recall<Forgetting>>>(),
+            registry.register::<Segmented<Recall<MultiPass>>>(),
             registry.register::<Segmented<SelectiveCopying>>(),
+            registry.register::<Segmented<WordProblem>>(),
         ];
         registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));
         registry
