@@ -60,11 +60,12 @@ fn all_threads(criterion: &mut Criterion) {
 }
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
-const SUITE: [(&str, &str); 1] = [("induction", r#"{"train": [{"length": 4096}]}"#)];
+const SUITE: &[(&str, &str)] =
+    &[("copying", r#"{"train": [{"length": 4096}]}"#), ("induction", r#"{"train": [{"length": 4096}]}"#)];
 
 fn suite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group(format!("every task, batches of {BATCH}, all threads, tokens"));
-    for (kind, settings) in SUITE {
+    for &(kind, settings) in SUITE {
         let settings = serde_json::from_str(settings).expect("the settings are JSON");
         let task = TaskRegistry::builtin().build(kind, &settings).expect("the settings are in range");
         let length = task.slices(Split::Train)[0].length;

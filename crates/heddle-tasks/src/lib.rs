@@ -11,8 +11,10 @@
 //!
 //! | kind | task | reference |
 //! |---|---|---|
+//! | `copying` | [copying strings, plain or with a duplicate](copying) | arXiv:2402.01032 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
+//! | `ngram_lookup` | [look-up by n-gram, prefix or suffix](ngram_lookup) | arXiv:2402.01032 |
 //!
 //! ```
 //! use heddle_tasks::{Example, Split, TaskRegistry, draw};
@@ -40,10 +42,12 @@
 
 mod alphabet;
 pub mod batch;
+pub mod copying;
 mod draw;
 mod error;
 pub mod induction;
 pub mod mqar;
+pub mod ngram_lookup;
 pub mod recipe;
 mod registry;
 pub mod sampling;

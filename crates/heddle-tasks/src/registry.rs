@@ -4,8 +4,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::copying::Copying;
 use crate::induction::InductionHeads;
 use crate::mqar::MqarSettings;
+use crate::ngram_lookup::NgramLookup;
 use crate::{Segmented, Task, TaskError};
 
 /// What a task is, in words.
@@ -99,7 +101,12 @@ impl TaskRegistry {
     /// The tasks of this crate.
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
-        let registered = [registry.register::<MqarSettings>(), registry.register::<Segmented<InductionHeads>>()];
+        let registered = [
+            registry.register::<Segmented<Copying>>(),
+            registry.register::<Segmented<InductionHeads>>(),
+            registry.register::<MqarSettings>(),
+            registry.register::<Segmented<NgramLookup>>(),
+        ];
         registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));
         registry
     }

@@ -40,6 +40,25 @@ pub(crate) fn message(kind: &str, settings: Value) -> String {
     TaskRegistry::builtin().build(kind, &settings).unwrap_err().to_string()
 }
 
+/// Asserts that the page of a task shows its first training example: tokens, labels and evidence by position.
+pub(crate) fn shows(page: &str, kind: &str, settings: Value) {
+    let mut example = Example::default();
+    build(kind, settings).example(Split::Train, 0, 0, 0, &mut example);
+    let label = |position: usize| example.labels.iter().find(|label| label.position as usize == position);
+    let row = |name: &str, cell: &dyn Fn(usize) -> Option<u32>| {
+        let cells = (0..example.tokens.len()).map(|i| cell(i).map_or("    ".to_owned(), |n| format!("{n:4}")));
+        format!("//! {name:8}{}", cells.collect::<String>()).trim_end().to_owned()
+    };
+    let drawn = [
+        row("position", &|i| Some(i as u32)),
+        row("token", &|i| Some(example.tokens[i])),
+        row("label", &|i| label(i).map(|label| label.target)),
+        row("evidence", &|i| label(i).map(|label| label.evidence)),
+    ];
+    let drawn = drawn.join("\n");
+    assert!(page.contains(&drawn), "the page of {kind} lacks\n{drawn}");
+}
+
 /// Examines a task: well-formed examples, an oracle that is always right, a guesser at chance, evidence that matters,
 /// splits that share nothing, data that do not change, any number of threads, any length.
 pub(crate) fn examine<R: Recipe>(examined: &Examined) {
