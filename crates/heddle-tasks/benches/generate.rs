@@ -60,8 +60,13 @@ fn all_threads(criterion: &mut Criterion) {
 }
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
-const SUITE: &[(&str, &str)] =
-    &[("copying", r#"{"train": [{"length": 4096}]}"#), ("induction", r#"{"train": [{"length": 4096}]}"#)];
+const SUITE: &[(&str, &str)] = &[
+    ("copying", r#"{"train": [{"length": 4096}]}"#),
+    ("induction", r#"{"train": [{"length": 4096}]}"#),
+    ("multi_hop", r#"{"nodes": 2048, "train": [{"length": 4096, "hops": 16}]}"#),
+    ("ngram_lookup", r#"{"train": [{"length": 4096}]}"#),
+    ("variable_tracking", r#"{"train": [{"length": 4096}]}"#),
+];
 
 fn suite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group(format!("every task, batches of {BATCH}, all threads, tokens"));

@@ -14,7 +14,9 @@
 //! | `copying` | [copying strings, plain or with a duplicate](copying) | arXiv:2402.01032 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
+//! | `multi_hop` | [multi-hop look-up in a ring](multi_hop) | arXiv:2512.17351 |
 //! | `ngram_lookup` | [look-up by n-gram, prefix or suffix](ngram_lookup) | arXiv:2402.01032 |
+//! | `variable_tracking` | [variable tracking](variable_tracking) | arXiv:2404.06654 |
 //!
 //! ```
 //! use heddle_tasks::{Example, Split, TaskRegistry, draw};
@@ -47,6 +49,7 @@ mod draw;
 mod error;
 pub mod induction;
 pub mod mqar;
+pub mod multi_hop;
 pub mod ngram_lookup;
 pub mod recipe;
 mod registry;
@@ -56,6 +59,7 @@ pub mod stream;
 mod task;
 #[cfg(test)]
 mod testing;
+pub mod variable_tracking;
 
 pub use alphabet::Alphabet;
 pub use draw::draw;

@@ -7,7 +7,9 @@ use serde_json::Value;
 use crate::copying::Copying;
 use crate::induction::InductionHeads;
 use crate::mqar::MqarSettings;
+use crate::multi_hop::MultiHop;
 use crate::ngram_lookup::NgramLookup;
+use crate::variable_tracking::VariableTracking;
 use crate::{Segmented, Task, TaskError};
 
 /// What a task is, in words.
@@ -105,7 +107,9 @@ impl TaskRegistry {
             registry.register::<Segmented<Copying>>(),
             registry.register::<Segmented<InductionHeads>>(),
             registry.register::<MqarSettings>(),
+            registry.register::<Segmented<MultiHop>>(),
             registry.register::<Segmented<NgramLookup>>(),
+            registry.register::<Segmented<VariableTracking>>(),
         ];
         registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));
         registry
