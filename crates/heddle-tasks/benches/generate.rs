@@ -61,6 +61,7 @@ fn all_threads(criterion: &mut Criterion) {
 
 /// Every other task at 4096 tokens, as settings of the slice trained on.
 const SUITE: &[(&str, &str)] = &[
+    ("common_words", r#"{"vocab": 2048, "train": [{"length": 4096}]}"#),
     ("copying", r#"{"train": [{"length": 4096}]}"#),
     ("induction", r#"{"train": [{"length": 4096}]}"#),
     ("multi_hop", r#"{"nodes": 2048, "train": [{"length": 4096, "hops": 16}]}"#),

@@ -11,6 +11,7 @@
 //!
 //! | kind | task | reference |
 //! |---|---|---|
+//! | `common_words` | [common words of a list](common_words) | arXiv:2404.06654 |
 //! | `copying` | [copying strings, plain or with a duplicate](copying) | arXiv:2402.01032 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
@@ -44,6 +45,7 @@
 
 mod alphabet;
 pub mod batch;
+pub mod common_words;
 pub mod copying;
 mod draw;
 mod error;

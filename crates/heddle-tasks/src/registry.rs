@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::common_words::CommonWords;
 use crate::copying::Copying;
 use crate::induction::InductionHeads;
 use crate::mqar::MqarSettings;
@@ -104,6 +105,7 @@ impl TaskRegistry {
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
         let registered = [
+            registry.register::<Segmented<CommonWords>>(),
             registry.register::<Segmented<Copying>>(),
             registry.register::<Segmented<InductionHeads>>(),
             registry.register::<MqarSettings>(),

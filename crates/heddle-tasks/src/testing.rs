@@ -62,6 +62,15 @@ pub(crate) fn shows(page: &str, kind: &str, settings: Value) {
 /// Examines a task: well-formed examples, an oracle that is always right, a guesser at chance, evidence that matters,
 /// splits that share nothing, data that do not change, any number of threads, any length.
 pub(crate) fn examine<R: Recipe>(examined: &Examined) {
+    examine_with::<R>(examined, false);
+}
+
+/// As [`examine`], of a task that counts: no single token decides, so all tokens like the evidence are altered at once.
+pub(crate) fn examine_counting<R: Recipe>(examined: &Examined) {
+    examine_with::<R>(examined, true);
+}
+
+fn examine_with<R: Recipe>(examined: &Examined, counting: bool) {
     let task = build(R::INFO.kind, examined.settings.clone());
     let task = task.as_ref();
     for split in Split::ALL {
@@ -69,7 +78,7 @@ pub(crate) fn examine<R: Recipe>(examined: &Examined) {
             well_formed(task, split, slice);
             same_for_any_threads(task, split, slice);
             if split != Split::Train {
-                answers(task, split, slice, examined);
+                answers(task, (split, slice), examined, counting);
             }
         }
     }
@@ -134,7 +143,7 @@ fn same_for_any_threads(task: &dyn Task, split: Split, slice: usize) {
 }
 
 /// The oracle is always right, the guesser is at chance, and other evidence makes another answer.
-fn answers(task: &dyn Task, split: Split, slice: usize, examined: &Examined) {
+fn answers(task: &dyn Task, (split, slice): (Split, usize), examined: &Examined, counting: bool) {
     let (mut oracle, mut guesser, mut misled) = (Tally::default(), Tally::default(), Tally::default());
     let mut stream = Stream::of_example("guesser", split, slice, 0, 0);
     let mut example = Example::default();
@@ -145,8 +154,10 @@ fn answers(task: &dyn Task, split: Split, slice: usize, examined: &Examined) {
         guesser.add(tokens.len(), labels, |_| (examined.guess)(task, &mut stream));
         misled.add(tokens.len(), labels, |label| {
             let mut altered = tokens[..=label.position as usize].to_vec();
-            let evidence = &mut altered[label.evidence as usize];
-            *evidence = (*evidence + 1 + stream.below(task.vocab() as u32 - 1)) % task.vocab() as u32;
+            let evidence = altered[label.evidence as usize];
+            let other = (evidence + 1 + stream.below(task.vocab() as u32 - 1)) % task.vocab() as u32;
+            altered[label.evidence as usize] = other;
+            altered.iter_mut().filter(|token| counting && **token == evidence).for_each(|token| *token = other);
             (examined.oracle)(task, &altered)
         });
     }
