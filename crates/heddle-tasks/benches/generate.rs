@@ -62,8 +62,10 @@ fn all_threads(criterion: &mut Criterion) {
 /// Every other task at 4096 tokens, as settings of the slice trained on.
 const SUITE: &[(&str, &str)] = &[
     ("char_lm", r#"{"train": [{"length": 4096}]}"#),
+    ("common_words", r#"{"vocab": 2048, "train": [{"length": 4096}]}"#),
     ("compositional_recall", r#"{"train": [{"length": 4096, "pairs": 256}]}"#),
     ("compression", r#"{"train": [{"length": 4096}]}"#),
+    ("copying", r#"{"train": [{"length": 4096}]}"#),
     ("coreference", r#"{"train": [{"length": 4096}]}"#),
     ("dyck", r#"{"train": [{"length": 4096, "depth": 8}]}"#),
     ("forgetting_recall", r#"{"train": [{"length": 4096, "pairs": 256, "updates": 128}]}"#),
@@ -73,15 +75,18 @@ const SUITE: &[(&str, &str)] = &[
     ("listops", r#"{"train": [{"length": 4096}]}"#),
     ("memorization", r#"{"train": [{"length": 4096}]}"#),
     ("modular_counting", r#"{"train": [{"length": 4096}]}"#),
+    ("multi_hop", r#"{"nodes": 2048, "train": [{"length": 4096, "hops": 16}]}"#),
     ("multi_pass_recall", r#"{"train": [{"length": 4096, "pairs": 256}]}"#),
     ("needle", r#"{"train": [{"length": 4096, "haystack": "needles", "key_digits": 4, "value_digits": 4}]}"#),
     ("needle", r#"{"train": [{"length": 4096, "haystack": "text", "keys": 4, "queries": 4}]}"#),
     ("needle", r#"{"train": [{"length": 4096}]}"#),
+    ("ngram_lookup", r#"{"train": [{"length": 4096}]}"#),
     ("noisy_recall", r#"{"train": [{"length": 4096}]}"#),
     ("parity", r#"{"train": [{"length": 4096}]}"#),
     ("passkey", r#"{"train": [{"length": 4096}]}"#),
     ("phonebook", r#"{"train": [{"length": 4096}]}"#),
     ("selective_copying", r#"{"layout": "mamba", "train": [{"length": 4096}]}"#),
+    ("variable_tracking", r#"{"train": [{"length": 4096}]}"#),
     ("word_problem", r#"{"train": [{"length": 4096}]}"#),
 ];
 

@@ -96,3 +96,11 @@ pub fn require(
     let (found, remedy) = explain();
     Err(TaskError::OutOfRange { setting: setting.to_owned(), rule: rule.into(), found, remedy })
 }
+
+/// Refuses a number outside `least` … `most`.
+pub(crate) fn require_between(value: usize, setting: &str, least: usize, most: usize) -> Result<(), TaskError> {
+    require((least..=most).contains(&value), setting, format!("{least} ≤ {setting} ≤ {most}"), || {
+        let remedy = if value < least { format!("use at least {least}") } else { format!("use at most {most}") };
+        (format!("{setting} {value}"), remedy)
+    })
+}

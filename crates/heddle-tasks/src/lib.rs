@@ -12,8 +12,10 @@
 //! | kind | task | reference |
 //! |---|---|---|
 //! | `char_lm` | [a character language model](char_lm) | arXiv:1611.01368 |
+//! | `common_words` | [common words of a list](common_words) | arXiv:2404.06654 |
 //! | `compositional_recall` | [recall of composed keys](recall) | arXiv:2312.04927 |
 //! | `compression` | [compression] | arXiv:2403.17844 |
+//! | `copying` | [copying strings, plain or with a duplicate](copying) | arXiv:2402.01032 |
 //! | `coreference` | [the noun a pronoun stands for](coreference) | Levesque et al. 2012 |
 //! | `dyck` | [brackets of bounded depth](dyck) | arXiv:2010.07515 |
 //! | `forgetting_recall` | [recall with forgetting](recall) | arXiv:2312.04927 |
@@ -24,13 +26,16 @@
 //! | `memorization` | [memorization] | arXiv:2403.17844 |
 //! | `modular_counting` | [running sums modulo m](modular_counting) | arXiv:2207.02098 |
 //! | `mqar` | [multi-query associative recall](mqar) | arXiv:2312.04927 |
+//! | `multi_hop` | [multi-hop look-up in a ring](multi_hop) | arXiv:2512.17351 |
 //! | `multi_pass_recall` | [recall from a repeated context](recall) | arXiv:2407.05483 |
 //! | `needle` | [needles in a haystack](needle) | arXiv:2404.06654 |
+//! | `ngram_lookup` | [look-up by n-gram, prefix or suffix](ngram_lookup) | arXiv:2402.01032 |
 //! | `noisy_recall` | [noisy in-context recall](in_context_recall) | arXiv:2403.17844 |
 //! | `parity` | [the parity of all bits so far](parity) | arXiv:2207.02098 |
 //! | `passkey` | [passkey retrieval](passkey) | arXiv:2305.16300 |
 //! | `phonebook` | [phonebook look-up](phonebook) | arXiv:2402.01032 |
 //! | `selective_copying` | [selective copying](selective_copying) | arXiv:2312.00752, arXiv:2403.17844 |
+//! | `variable_tracking` | [variable tracking](variable_tracking) | arXiv:2404.06654 |
 //! | `word_problem` | [running products of permutations](word_problem) | arXiv:2404.08819 |
 //!
 //! The six tasks of mechanistic architecture design and its 66 settings are gathered in [`mad`].
@@ -62,7 +67,9 @@
 mod alphabet;
 pub mod batch;
 pub mod char_lm;
+pub mod common_words;
 pub mod compression;
+pub mod copying;
 pub mod coreference;
 mod draw;
 pub mod dyck;
@@ -76,7 +83,9 @@ pub mod mad;
 pub mod memorization;
 pub mod modular_counting;
 pub mod mqar;
+pub mod multi_hop;
 pub mod needle;
+pub mod ngram_lookup;
 pub mod parity;
 pub mod passkey;
 pub mod phonebook;
@@ -92,7 +101,7 @@ pub mod stream;
 mod task;
 #[cfg(test)]
 mod testing;
-pub mod word_problem;
+pub mod variable_tracking;
 pub mod word_problem;
 
 pub use alphabet::Alphabet;

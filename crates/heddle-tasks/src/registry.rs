@@ -5,7 +5,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::char_lm::CharLm;
+use crate::common_words::CommonWords;
 use crate::compression::Compression;
+use crate::copying::Copying;
 use crate::coreference::Coreference;
 use crate::dyck::Dyck;
 use crate::fuzzy_recall::FuzzyRecall;
@@ -15,12 +17,15 @@ use crate::listops::ListOps;
 use crate::memorization::Memorization;
 use crate::modular_counting::ModularCounting;
 use crate::mqar::MqarSettings;
+use crate::multi_hop::MultiHop;
 use crate::needle::Needle;
+use crate::ngram_lookup::NgramLookup;
 use crate::parity::Parity;
 use crate::passkey::Passkey;
 use crate::phonebook::Phonebook;
 use crate::recall::{Compositional, Forgetting, MultiPass, Recall};
 use crate::selective_copying::SelectiveCopying;
+use crate::variable_tracking::VariableTracking;
 use crate::word_problem::WordProblem;
 use crate::{Segmented, Task, TaskError};
 
@@ -118,7 +123,9 @@ impl TaskRegistry {
         let registered = [
             registry.register::<MqarSettings>(),
             registry.register::<Segmented<CharLm>>(),
+            registry.register::<Segmented<CommonWords>>(),
             registry.register::<Segmented<Compression>>(),
+            registry.register::<Segmented<Copying>>(),
             registry.register::<Segmented<Coreference>>(),
             registry.register::<Segmented<Dyck>>(),
             registry.register::<Segmented<FuzzyRecall>>(),
@@ -127,7 +134,9 @@ impl TaskRegistry {
             registry.register::<Segmented<ListOps>>(),
             registry.register::<Segmented<Memorization>>(),
             registry.register::<Segmented<ModularCounting>>(),
+            registry.register::<Segmented<MultiHop>>(),
             registry.register::<Segmented<Needle>>(),
+            registry.register::<Segmented<NgramLookup>>(),
             registry.register::<Segmented<NoisyRecall>>(),
             registry.register::<Segmented<Parity>>(),
             registry.register::<Segmented<Passkey>>(),
@@ -136,6 +145,7 @@ impl TaskRegistry {
             registry.register::<Segmented<Recall<Forgetting>>>(),
             registry.register::<Segmented<Recall<MultiPass>>>(),
             registry.register::<Segmented<SelectiveCopying>>(),
+            registry.register::<Segmented<VariableTracking>>(),
             registry.register::<Segmented<WordProblem>>(),
         ];
         registered.into_iter().for_each(|added| added.expect("the built-in kinds differ"));

@@ -50,6 +50,22 @@ impl Distinct {
     }
 }
 
+/// Brings items into a uniform random order (Fisher–Yates).
+///
+/// ```
+/// use heddle_tasks::{Split, sampling::shuffle, stream::Stream};
+///
+/// let mut items = [7, 7, 9];
+/// shuffle(&mut items, &mut Stream::of_example("example", Split::Train, 0, 0, 0));
+/// items.sort();
+/// assert_eq!(items, [7, 7, 9]);
+/// ```
+pub fn shuffle(items: &mut [u32], stream: &mut Stream) {
+    for i in (1..items.len()).rev() {
+        items.swap(i, stream.below(i as u32 + 1) as usize);
+    }
+}
+
 /// A law over the outcomes 0 … n−1, from which distinct outcomes are drawn one after the other.
 ///
 /// Successive sampling: each draw follows the law restricted to the outcomes not drawn yet and rescaled,
@@ -290,6 +306,16 @@ mod tests {
     fn distinct_numbers_are_uniform_in_order() {
         let mut distinct = Distinct::default();
         let counts = ordered_pairs(|stream, drawn| distinct.draw(4, 2, stream, drawn));
+        assert!(chi_square_p_value(&unequal(&counts), &[1.0 / 12.0; 12]) > IMPLAUSIBLE, "{counts:?}");
+    }
+
+    #[test]
+    fn all_orders_of_a_shuffle_are_alike() {
+        let counts = ordered_pairs(|stream, drawn| {
+            drawn.clear();
+            drawn.extend(0..4);
+            shuffle(drawn, stream);
+        });
         assert!(chi_square_p_value(&unequal(&counts), &[1.0 / 12.0; 12]) > IMPLAUSIBLE, "{counts:?}");
     }
 

@@ -43,9 +43,37 @@ pub(crate) fn message(kind: &str, settings: Value) -> String {
     TaskRegistry::builtin().build(kind, &settings).unwrap_err().to_string()
 }
 
+/// Asserts that the page of a task shows its first training example: tokens, labels and evidence by position.
+pub(crate) fn shows(page: &str, kind: &str, settings: Value) {
+    let mut example = Example::default();
+    build(kind, settings).example(Split::Train, 0, 0, 0, &mut example);
+    let label = |position: usize| example.labels.iter().find(|label| label.position as usize == position);
+    let row = |name: &str, cell: &dyn Fn(usize) -> Option<u32>| {
+        let cells = (0..example.tokens.len()).map(|i| cell(i).map_or("    ".to_owned(), |n| format!("{n:4}")));
+        format!("//! {name:8}{}", cells.collect::<String>()).trim_end().to_owned()
+    };
+    let drawn = [
+        row("position", &|i| Some(i as u32)),
+        row("token", &|i| Some(example.tokens[i])),
+        row("label", &|i| label(i).map(|label| label.target)),
+        row("evidence", &|i| label(i).map(|label| label.evidence)),
+    ];
+    let drawn = drawn.join("\n");
+    assert!(page.contains(&drawn), "the page of {kind} lacks\n{drawn}");
+}
+
 /// Examines a task: well-formed examples, an oracle that is always right, a guesser at chance, evidence that matters,
 /// splits that share nothing, data that do not change, any number of threads, any length.
 pub(crate) fn examine<R: Recipe>(examined: &Examined) {
+    examine_with::<R>(examined, false);
+}
+
+/// As [`examine`], of a task that counts: no single token decides, so all tokens like the evidence are altered at once.
+pub(crate) fn examine_counting<R: Recipe>(examined: &Examined) {
+    examine_with::<R>(examined, true);
+}
+
+fn examine_with<R: Recipe>(examined: &Examined, counting: bool) {
     let task = build(R::INFO.kind, examined.settings.clone());
     let task = task.as_ref();
     for split in Split::ALL {
@@ -53,7 +81,7 @@ pub(crate) fn examine<R: Recipe>(examined: &Examined) {
             well_formed(task, split, slice);
             same_for_any_threads(task, split, slice);
             if split != Split::Train {
-                answers(task, split, slice, examined);
+                answers(task, (split, slice), examined, counting);
             }
         }
     }
@@ -127,7 +155,7 @@ fn up_to<'a>(task: &dyn Task, label: &Label, tokens: &'a [u32]) -> &'a [u32] {
 }
 
 /// The oracle is always right, the guesser is at chance, and other evidence makes another answer.
-fn answers(task: &dyn Task, split: Split, slice: usize, examined: &Examined) {
+fn answers(task: &dyn Task, (split, slice): (Split, usize), examined: &Examined, counting: bool) {
     let (mut oracle, mut guesser, mut misled) = (Tally::default(), Tally::default(), Tally::default());
     let mut stream = Stream::of_example("guesser", split, slice, 0, 0);
     let mut example = Example::default();
@@ -138,8 +166,10 @@ fn answers(task: &dyn Task, split: Split, slice: usize, examined: &Examined) {
         guesser.add(tokens.len(), labels, |_| (examined.guess)(task, &mut stream));
         misled.add(tokens.len(), labels, |label| {
             let mut altered = up_to(task, label, tokens).to_vec();
-            let evidence = &mut altered[label.evidence as usize];
-            *evidence = (*evidence + 1 + stream.below(task.vocab() as u32 - 1)) % task.vocab() as u32;
+            let evidence = altered[label.evidence as usize];
+            let other = (evidence + 1 + stream.below(task.vocab() as u32 - 1)) % task.vocab() as u32;
+            altered[label.evidence as usize] = other;
+            altered.iter_mut().filter(|token| counting && **token == evidence).for_each(|token| *token = other);
             (examined.oracle)(task, &altered)
         });
     }
