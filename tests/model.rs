@@ -121,7 +121,7 @@ fn what_cannot_be_shown_is_refused_by_its_name() {
 /// A model with every structure at once.
 fn structured() -> String {
     let layers = r#"layers = ["mamba", "attention+mlp"]"#;
-    let all = r#"layers = ["attention+mlp", "mamba|conv", "+experts", "attention+mlp"]
+    let all = r#"layers = ["attention+mlp", "attention > mamba|conv", "+experts", "attention+mlp"]
 norm = "layer"
 norm_placement = "sandwich"
 residual_scale = 0.5
@@ -129,6 +129,8 @@ logit_softcap = 20.0"#;
     let parts = r#"heads = 2
 shared = true
 adapter_rank = 2
+adapter_maps = [["query", "key"], ["output"]]
+output_map = true
 
 [model.mixer.conv]
 kind = "short_conv"
@@ -141,7 +143,7 @@ experts = 3
 shared_expand = 0.5
 "#;
     let structured = SMALL.replace(layers, all).replace("heads = 2\n", parts);
-    assert!(structured.contains("adapter_rank") && structured.contains("sandwich"));
+    assert!(structured.contains("adapter_maps") && structured.contains("sandwich"));
     structured
 }
 

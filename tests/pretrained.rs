@@ -130,7 +130,8 @@ mod agrees {
         granitemoehybrid,
         qwen3_next,
         falcon_h1,
-        nemotron_h
+        nemotron_h,
+        zamba2
     );
 }
 

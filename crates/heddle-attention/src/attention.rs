@@ -161,10 +161,11 @@ impl Mixer for Attention {
         4 * 2 * (self.kv_heads * self.head_width() * held) as u64
     }
 
-    fn flops(&self, length: usize, d_model: usize) -> u64 {
+    fn flops(&self, length: usize, _d_model: usize) -> u64 {
         let (h, g, p) = (self.heads, self.kv_heads, self.head_width());
         let gate = if self.gate.is_some() { h } else { 0 };
-        let projections = 2 * length * d_model * (2 * h + 2 * g + gate) * p;
+        let [[d_in, _], [_, d_out]] = [self.query.weight.dims(), self.output.weight.dims()];
+        let projections = 2 * length * (d_in * (h + 2 * g + gate) + d_out * h) * p;
         let mixing = 2.0 * 2.0 * self.pairs(length) * (h * p) as f64;
         projections as u64 + mixing as u64
     }

@@ -18,7 +18,7 @@ pub struct AttentionSettings {
     /// Key/value heads, which divide the query heads (arXiv:2305.13245); none means one for each query head, 1 is
     /// multi-query attention (arXiv:1911.02150).
     pub kv_heads: Option<usize>,
-    /// Width of a head; none means the model's width over the query heads.
+    /// Width of a head; none means the width that is read, which is mostly the model's, over the query heads.
     pub head_dim: Option<usize>,
     /// A token sees itself and the `window − 1` tokens before it (arXiv:2004.05150); none means all before it.
     pub window: Option<usize>,
@@ -87,21 +87,25 @@ impl MixerSettings for AttentionSettings {
     type Mixer = Attention;
 
     fn init(&self, d_model: usize, init: &mut Init) -> Result<Attention, SettingsError> {
-        let [h, g, p] = self.heads(d_model)?;
+        self.init_reading(d_model, d_model, init)
+    }
+
+    fn init_reading(&self, d_in: usize, d_model: usize, init: &mut Init) -> Result<Attention, SettingsError> {
+        let [h, g, p] = self.heads(d_in)?;
         self.check_sight()?;
         self.check_positions(p)?;
         let start = if self.qk_norm_plus_one == Some(true) { 0.0 } else { 1.0 };
         let norm = |init: &mut Init| -> Option<Param<Tensor<1>>> { self.qk_norm.then(|| init.constant([p], start)) };
 
         Ok(Attention {
-            query: init.linear(d_model, h * p, self.bias),
-            key: init.linear(d_model, g * p, self.bias),
-            value: init.linear(d_model, g * p, self.bias),
-            gate: self.output_gate.then(|| init.linear(d_model, h * p, false)),
+            query: init.linear(d_in, h * p, self.bias),
+            key: init.linear(d_in, g * p, self.bias),
+            value: init.linear(d_in, g * p, self.bias),
+            gate: self.output_gate.then(|| init.linear(d_in, h * p, false)),
             output: init.linear(h * p, d_model, self.output_bias),
             query_norm: norm(init),
             key_norm: norm(init),
-            placement: Placement::new(self, [d_model, p], init),
+            placement: Placement::new(self, [d_in, p], init),
             heads: h,
             kv_heads: g,
             sight: self.clone(),
@@ -112,17 +116,17 @@ impl MixerSettings for AttentionSettings {
 
 impl AttentionSettings {
     /// Query heads, key/value heads and the width of one, `[h, g, p]`.
-    fn heads(&self, d_model: usize) -> Result<[usize; 3], SettingsError> {
+    fn heads(&self, d_in: usize) -> Result<[usize; 3], SettingsError> {
         let (h, g) = (self.heads, self.kv_heads.unwrap_or(self.heads));
-        if h == 0 || (self.head_dim.is_none() && !d_model.is_multiple_of(h)) {
-            let problem = format!("{h} heads do not divide the model's width {d_model}");
+        if h == 0 || (self.head_dim.is_none() && !d_in.is_multiple_of(h)) {
+            let problem = format!("{h} heads do not divide the width {d_in} that they read");
             return Err(SettingsError::new("heads", problem, "use a divisor of `d_model`, or state `head_dim`"));
         }
         if g == 0 || !h.is_multiple_of(g) {
             let problem = format!("{g} key/value heads do not divide {h} heads");
             return Err(SettingsError::new("kv_heads", problem, "use a divisor of `heads`"));
         }
-        match self.head_dim.unwrap_or(d_model / h) {
+        match self.head_dim.unwrap_or(d_in / h) {
             0 => Err(SettingsError::new("head_dim", "a head has no width", "use 1 or more")),
             p => Ok([h, g, p]),
         }

@@ -217,7 +217,7 @@ fn impossible_settings_are_refused_by_name() {
         assert!(error.key == key && error.problem.contains(problem), "{error}");
     };
     let rope = |theta, fraction| AttentionSettings { rope_theta: theta, rope_fraction: fraction, ..settings() };
-    refused(AttentionSettings { heads: 3, ..settings() }, "heads", "3 heads do not divide the model's width 64");
+    refused(AttentionSettings { heads: 3, ..settings() }, "heads", "3 heads do not divide the width 64 that they read");
     refused(AttentionSettings { kv_heads: Some(3), ..settings() }, "kv_heads", "3 key/value heads do not divide 4");
     refused(AttentionSettings { head_dim: Some(0), ..settings() }, "head_dim", "no width");
     refused(AttentionSettings { head_dim: Some(5), ..settings() }, "heads", "even part of the head's width 5");

@@ -26,17 +26,18 @@ use crate::registry::KindTable;
 pub struct ModelConfig {
     /// Width `d` of the residual stream.
     pub d_model: usize,
-    /// The layers, first to last: names such as `mixer`, `mixer+channel`, `+channel` or `mixer|mixer+channel` (see
-    /// [`LayerName`]), each perhaps followed by `* n`, or a table of `repeat` and `layers`.
+    /// The layers, first to last: names such as `mixer`, `mixer+channel`, `+channel`, `mixer|mixer+channel` or
+    /// `mixer+channel > mixer` (see [`LayerName`]), each perhaps followed by `* n`, or a table of `repeat` and `layers`.
     pub layers: Vec<LayerItem>,
     /// Named sequence mixers: a kind and its settings.
     pub mixer: BTreeMap<String, KindTable>,
     /// Named channel mixers: a kind and its settings.
     pub channel: BTreeMap<String, KindTable>,
-    /// Chance that training sets a number to zero, in the embedding and in what each mixer adds (arXiv:1706.03762, §5.4).
+    /// Chance that training sets a number to zero, in the embedding and in what each mixer, channel mixer and feed adds
+    /// (arXiv:1706.03762, §5.4).
     pub dropout: f64,
-    /// Whether the last linear map of every mixer and channel mixer starts smaller by 1/√n, where n counts what is added
-    /// to the stream: two a layer with both (GPT-2, §2.3; Megatron's scaled initialisation).
+    /// Whether the last linear map of every mixer and channel mixer whose result is added to the stream starts smaller by
+    /// 1/√n, where n counts these results: two a layer with both (GPT-2, §2.3; Megatron's scaled initialisation).
     pub depth_scaled_init: bool,
     /// What the norms of the stream divide by.
     pub norm: NormKind,
@@ -105,8 +106,13 @@ pub enum LayerItem {
 /// Either part may be missing: `mixer` only mixes along the sequence, `+channel` only maps each token. Mixers that
 /// read the same normalised tokens beside each other, and whose results are added, are separated by `|`, as in
 /// `attention|mamba+mlp`.
+///
+/// What stands before a `>`, as in `attention+mlp>mamba`, is a feed: its parts make up a chain beside the stream, whose
+/// result is added to what the first part behind the `>` reads, and not to the stream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LayerName {
+    /// The feed, which has none itself.
+    pub feed: Option<Box<LayerName>>,
     /// Names of the sequence mixers, side by side; none if the layer has none.
     pub mixers: Vec<String>,
     /// Name of the channel mixer, if it has one.
@@ -115,6 +121,9 @@ pub struct LayerName {
 
 impl core::fmt::Display for LayerName {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if let Some(feed) = &self.feed {
+            write!(f, "{feed}>")?;
+        }
         f.write_str(&self.mixers.join("|"))?;
         match &self.channel {
             Some(channel) => write!(f, "+{channel}"),
@@ -212,25 +221,37 @@ fn check_depth(layers: usize) -> Result<(), String> {
 
 fn parse_name(text: &str) -> Result<(LayerName, usize), String> {
     let wrong = |what: &str| {
-        let forms = "`mixer`, `mixer+channel`, `+channel` or `mixer|mixer+channel * 3`";
+        let forms = "`mixer`, `mixer+channel`, `+channel`, `mixer+channel>mixer` or `mixer|mixer+channel * 3`";
         format!("layer `{text}`: {what}; write {forms}")
     };
     let (name, repeat) = match text.split_once('*') {
         Some((name, repeat)) => (name, repeat.trim().parse().map_err(|_| wrong("its repetition is no number"))?),
         None => (text, 1),
     };
-    let (mixers, channel) = match name.split_once('+') {
+    let missing = || wrong("a name is missing");
+    let layer = match name.split_once('>') {
+        None => parse_parts(name),
+        Some((_, rest)) if rest.contains('>') => return Err(wrong("it has two feeds")),
+        Some((feed, rest)) => {
+            let feed = parse_parts(feed).ok_or_else(missing)?;
+            parse_parts(rest).map(|layer| LayerName { feed: Some(Box::new(feed)), ..layer })
+        }
+    };
+    Ok((layer.ok_or_else(missing)?, repeat))
+}
+
+/// Mixers and a channel mixer, if no name is missing.
+fn parse_parts(text: &str) -> Option<LayerName> {
+    let (mixers, channel) = match text.split_once('+') {
         Some((mixers, channel)) => (mixers.trim(), Some(channel.trim())),
-        None => (name.trim(), None),
+        None => (text.trim(), None),
     };
     let mixers: Vec<String> = match mixers.is_empty() && channel.is_some() {
         true => vec![],
         false => mixers.split('|').map(|mixer| mixer.trim().to_owned()).collect(),
     };
-    if channel == Some("") || mixers.iter().any(String::is_empty) {
-        return Err(wrong("a name is missing"));
-    }
-    Ok((LayerName { mixers, channel: channel.map(Into::into) }, repeat))
+    let complete = channel != Some("") && !mixers.iter().any(String::is_empty);
+    complete.then(|| LayerName { feed: None, mixers, channel: channel.map(Into::into) })
 }
 
 #[cfg(test)]
@@ -245,10 +266,11 @@ mod tests {
     fn a_list_that_cannot_be_read_is_named() {
         assert!(names("[]").unwrap_err().starts_with("a model needs a layer"));
         assert!(names(r#"["mamba * x"]"#).unwrap_err().starts_with("layer `mamba * x`: its repetition is no number"));
-        for text in ["", "+", "mamba+", "mamba|", "|mamba+mlp"] {
+        for text in ["", "+", "mamba+", "mamba|", "|mamba+mlp", ">mamba", "mamba>", "mamba+mlp>+"] {
             let complaint = names(&format!("[\"{text}\"]")).unwrap_err();
             assert!(complaint.starts_with(&format!("layer `{text}`: a name is missing")), "{complaint}");
         }
+        assert!(names(r#"["a>b>c"]"#).unwrap_err().starts_with("layer `a>b>c`: it has two feeds"));
         assert!(names(r#"["mamba * 99999999999"]"#).unwrap_err().starts_with("more than 4096 layers"));
         assert!(names(r#"[{"repeat": 18446744073709551615, "layers": []}]"#).is_err());
     }
@@ -256,6 +278,7 @@ mod tests {
     #[test]
     fn a_layer_may_lack_a_part_or_have_mixers_side_by_side() {
         let layer = |mixers: &[&str], channel: Option<&str>| LayerName {
+            feed: None,
             mixers: mixers.iter().map(|&mixer| mixer.into()).collect(),
             channel: channel.map(Into::into),
         };
@@ -266,6 +289,9 @@ mod tests {
             read.iter().map(LayerName::to_string).collect::<Vec<_>>()[..3],
             ["+mlp", "attention", "attention|mamba+mlp"]
         );
+        let fed = LayerName { feed: Some(Box::new(layer(&["attention"], Some("mlp")))), ..layer(&["mamba"], None) };
+        let read = names(r#"["attention + mlp > mamba * 2"]"#).unwrap();
+        assert_eq!((read[0].to_string(), read), ("attention+mlp>mamba".into(), vec![fed.clone(), fed]));
     }
 
     #[test]
@@ -274,7 +300,7 @@ mod tests {
             r#"["a"]"#,
             r#"["a * 7", "b", "a * 7", "b", "c"]"#,
             r#"[{"repeat": 4, "layers": ["a+m", "a+e", "a+m", "a+e", "t+m", "a+e", "a+m", "a+e"]}]"#,
-            r#"["+m", {"repeat": 3, "layers": [{"repeat": 2, "layers": ["a", "b|c"]}, "d"]}, "a", "b|c"]"#,
+            r#"["+m", {"repeat": 3, "layers": [{"repeat": 2, "layers": ["a", "b|c>d"]}, "d"]}, "a", "b|c"]"#,
         ] {
             let list = names(json).unwrap();
             let folded = ModelConfig { layers: fold(&list), ..Default::default() };

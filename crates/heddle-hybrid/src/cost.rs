@@ -103,7 +103,7 @@ impl Cost {
 
 /// Parameters of experts that a token is not sent to.
 fn idle_parameters(model: &Model) -> u64 {
-    let own = model.layers.iter().filter_map(|layer| layer.channel.as_ref()?.own());
+    let own = model.layers.iter().flat_map(Layer::own_channels);
     own.chain(&model.shared.channels).map(|channel| channel.idle_parameters()).sum()
 }
 

@@ -3,6 +3,7 @@
 //! Axes: `b` batch, `l` length, `d` model width, `v` vocabulary.
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod build;
 mod channel;
 mod config;

@@ -9,7 +9,7 @@ use crate::build::Builder;
 use crate::layer::{Common, Layer, LayerState, scaled};
 use crate::norm::{Norm, NormPlacement};
 use crate::shared::Pool;
-use crate::{AnyState, MixerRegistry, ModelConfig, ModelError, Routing};
+use crate::{MixerRegistry, ModelConfig, ModelError, Routing};
 
 /// A language model: an embedding, layers of any mixers, a norm and a head.
 ///
@@ -56,12 +56,12 @@ pub struct ModelState(Vec<LayerState>);
 impl ModelState {
     /// Bytes of the numbers it holds, over the whole batch.
     pub fn bytes(&self) -> usize {
-        self.0.iter().flatten().map(AnyState::bytes).sum()
+        self.0.iter().map(LayerState::bytes).sum()
     }
 
     /// The same state, cut off from the graph that computed it.
     pub fn detach(self) -> Self {
-        Self(self.0.into_iter().map(|layer| layer.map(AnyState::detach)).collect())
+        Self(self.0.into_iter().map(LayerState::detach).collect())
     }
 }
 
@@ -99,7 +99,7 @@ impl Model {
             dropout: DropoutConfig::new(config.dropout).init(),
             shared,
             layers,
-            norm: (config.norm_placement != NormPlacement::Post).then(|| Norm::new(config, init)),
+            norm: (config.norm_placement != NormPlacement::Post).then(|| Norm::new(config, config.d_model, init)),
             head: (!config.tied).then(|| init.linear(config.d_model, vocab, config.head_bias)),
             embedding_scale: config.embedding_scale,
             logit_scale: config.logit_scale,
@@ -142,8 +142,9 @@ impl Model {
             state.0.len(),
             self.layers.len()
         );
-        let common = Common { pool: &self.shared, dropout: &self.dropout };
-        let mut x = self.embedded(tokens);
+        let embedding = self.embedded(tokens);
+        let common = Common { pool: &self.shared, dropout: &self.dropout, embedding: &embedding };
+        let mut x = embedding.clone();
         let (mut states, mut routed) = (Vec::with_capacity(self.layers.len()), vec![]);
         for (index, (layer, state)) in self.layers.iter().zip(state.0).enumerate() {
             let (y, state, routing) = layer.forward(x, state, common);

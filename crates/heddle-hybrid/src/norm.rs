@@ -48,9 +48,9 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// The norm that `config` asks for, over the width of the stream.
-    pub(crate) fn new(config: &ModelConfig, init: &mut Init) -> Self {
-        let width = [config.d_model];
+    /// The norm that `config` asks for, over tokens of this width.
+    pub(crate) fn new(config: &ModelConfig, width: usize, init: &mut Init) -> Self {
+        let width = [width];
         Self {
             gamma: init.constant(width, if config.norm_plus_one { 0.0 } else { 1.0 }),
             beta: (config.norm == NormKind::Layer).then(|| init.constant(width, 0.0)),
@@ -62,7 +62,7 @@ impl Norm {
     /// Normalises every token.
     ///
     /// # Shapes
-    /// - `x`, and the returned tensor: `[b, l, d]`
+    /// - `x`, and the returned tensor: `[b, l, d]`, or `2 d` wide where the embedding stands beside the stream
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let gamma = if self.plus_one { self.gamma.val() + 1.0 } else { self.gamma.val() };
         match &self.beta {

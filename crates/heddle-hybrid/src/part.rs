@@ -8,13 +8,20 @@ use serde_json::Value;
 use crate::registry::KindTable;
 
 /// How the uses of a named mixer or channel mixer belong together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sharing {
     /// Whether all layers that name the part use one set of weights (arXiv:2411.15242, §2); each keeps a state of its own.
     pub shared: bool,
     /// Rank of what each use adds to the shared linear maps (arXiv:2106.09685, eq. 3); none means nothing.
     pub adapter_rank: Option<usize>,
+    /// The linear maps that are added to, by their names: each list is of maps that read the same tokens and have the product's
+    /// first factor in common. None means all maps, each with a product of its own.
+    pub adapter_maps: Option<Vec<Vec<String>>>,
+    /// Whether the norm that belongs to the part is shared with it, too.
+    pub shared_norm: bool,
+    /// Whether each use maps what the part computes by a matrix of its own, `d × d` (arXiv:2405.16712, eq. 6).
+    pub output_map: bool,
 }
 
 /// What surrounds a named mixer inside its layer.
@@ -27,11 +34,13 @@ pub struct Surroundings {
     pub output_scale: f64,
     /// Whether what the mixer computes is normalised, before its multiplier, by a norm of the model's kind.
     pub output_norm: bool,
+    /// Whether the mixer reads the embedding of the tokens beside the stream, `[x, e]`, `2 d` wide (arXiv:2405.16712, §2).
+    pub with_embedding: bool,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { input_scale: 1.0, output_scale: 1.0, output_norm: false }
+        Self { input_scale: 1.0, output_scale: 1.0, output_norm: false, with_embedding: false }
     }
 }
 
@@ -39,17 +48,28 @@ impl Sharing {
     /// Takes these settings out of a table.
     pub(crate) fn take(table: &mut KindTable) -> Result<Self, SettingsError> {
         let sharing: Self = take(table)?;
-        match sharing {
+        let alone =
+            |key: &str, problem: &str| Err(SettingsError::new(key, problem, "use `shared = true`, or leave it out"));
+        match &sharing {
             Self { adapter_rank: Some(0), .. } => Err(SettingsError::new(
                 "adapter_rank",
                 "a product of rank 0 adds nothing",
                 "use 1 or more, or leave it out",
             )),
-            Self { adapter_rank: Some(_), shared: false } => {
-                let problem = "weights that are not shared need no adapter";
-                Err(SettingsError::new("adapter_rank", problem, "use `shared = true`, or leave it out"))
+            Self { adapter_rank: None, adapter_maps: Some(_), .. } => {
+                let problem = "products without a rank add nothing";
+                Err(SettingsError::new("adapter_maps", problem, "state `adapter_rank`, or leave it out"))
             }
-            sound => Ok(sound),
+            Self { adapter_rank: Some(_), shared: false, .. } => {
+                alone("adapter_rank", "weights that are not shared need no adapter")
+            }
+            Self { shared_norm: true, shared: false, .. } => {
+                alone("shared_norm", "a part that is not shared shares no norm")
+            }
+            Self { output_map: true, shared: false, .. } => {
+                alone("output_map", "a part that is not shared ends in a map of its own")
+            }
+            _ => Ok(sharing),
         }
     }
 }

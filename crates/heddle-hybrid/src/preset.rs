@@ -36,6 +36,7 @@ presets!(
     "bamba",
     "qwen3-next",
     "lfm2",
+    "zamba2",
 );
 
 /// A published model: its architecture and sizes.
@@ -114,6 +115,7 @@ mod tests {
             // Its name rounds the active ones down.
             ("qwen3-next", 80_000.0, Some(3_870.0)),
             ("lfm2", 1_170.3, None),
+            ("zamba2", 7_400.0, None),
         ] {
             let cost = cost(name, 1);
             let near = |found: u64, published: f64| (found as f64 / 1e6 / published - 1.0).abs() < 0.01;
@@ -121,7 +123,7 @@ mod tests {
             let active = active.unwrap_or(total);
             assert!(near(cost.active_parameters, active), "{name}: {} active", cost.active_parameters);
         }
-        assert_eq!(PRESETS.len(), 15);
+        assert_eq!(PRESETS.len(), 16);
     }
 
     #[test]
@@ -162,6 +164,10 @@ mod tests {
         let shared = r#"{"d_model": 16, "layers": ["x", "x"], "norm": "layer", "head_bias": true,
             "mixer": {"x": {"kind": "gru", "shared": true, "adapter_rank": 2}}}"#;
         check(&config(shared.into()), "shared");
+        let fed = r#"{"d_model": 16, "layers": ["x+y>z", "x+y>z"], "depth_scaled_init": true, "mixer": {"z": {"kind": "gru"},
+            "x": {"kind": "attention", "shared": true, "shared_norm": true, "with_embedding": true}}, "channel": {"y":
+            {"kind": "swiglu", "shared": true, "output_map": true, "adapter_rank": 2, "adapter_maps": [["gate", "up"]]}}}"#;
+        check(&config(fed.into()), "fed");
     }
 
     #[test]

@@ -56,32 +56,46 @@ impl Model {
             self.dropout.prob
         );
         let mut inputs = self.layer_inputs(tokens.clone().inner());
+        let embedding = inputs[0].clone();
         let mut gradients = GradientsAccumulator::new();
-        let mut differentiate = |objective: Tensor<1>, input: Option<Tensor<3>>| {
+        let mut differentiate = |objective: Tensor<1>, inputs: [Option<Tensor<3>>; 2]| {
             let mut found = objective.backward();
-            let upstream = input.and_then(|input| input.grad_remove(&mut found));
+            let upstream = inputs.map(|input| input.and_then(|input| input.grad_remove(&mut found)));
             gradients.accumulate(self, GradientsParams::from_grads(found, self));
             upstream
         };
-        let mut take = || Tensor::from_inner(inputs.pop().expect("one for each layer and the head")).require_grad();
+        let leaf = |x: Tensor<3>| Tensor::from_inner(x).require_grad();
+        let mut take = || leaf(inputs.pop().expect("one for each layer and the head"));
 
         let x: Tensor<3> = take();
         let loss = loss(self.normalised(x.clone()));
-        let mut upstream = differentiate(loss.clone(), Some(x)).expect("a loss depends on the hidden state");
+        let [upstream, _] = differentiate(loss.clone(), [Some(x), None]);
+        let mut upstream = upstream.expect("a loss depends on the hidden state");
+        // What layers that read the embedding beside the stream add to its gradient.
+        let mut beside: Option<Tensor<3>> = None;
         let (device, sizes) = (tokens.device(), [tokens.dims()[0], self.d_model()]);
-        let common = Common { pool: &self.shared, dropout: &self.dropout };
         let mut routed = vec![];
         for (index, layer) in self.layers.iter().enumerate().rev() {
-            let x: Tensor<3> = take();
+            let (x, embedding) = (take(), leaf(embedding.clone()));
+            let common = Common { pool: &self.shared, dropout: &self.dropout, embedding: &embedding };
             let (y, _, routing) = layer.forward(x.clone(), layer.state(&self.shared, sizes, &device), common);
             let mut objective = (y * Tensor::from_inner(upstream)).sum();
             if let Some(routing) = routing {
                 objective = objective + routing.loss.clone();
                 routed.push(LayerRouting { layer: index, routing });
             }
-            upstream = differentiate(objective, Some(x)).expect("a layer adds to what it reads");
+            let embedding = layer.reads_embedding().then_some(embedding);
+            let [of_stream, of_embedding] = differentiate(objective, [Some(x), embedding]);
+            upstream = of_stream.expect("a layer adds to what it reads");
+            beside = match (beside, of_embedding) {
+                (Some(sum), Some(more)) => Some(sum + more),
+                (sum, more) => sum.or(more),
+            };
         }
-        differentiate((self.embedded(tokens) * Tensor::from_inner(upstream)).sum(), None);
+        if let Some(beside) = beside {
+            upstream = upstream + beside;
+        }
+        differentiate((self.embedded(tokens) * Tensor::from_inner(upstream)).sum(), [None, None]);
         routed.reverse();
         LayerGradients { loss, gradients: gradients.grads(), routed }
     }
@@ -90,8 +104,9 @@ impl Model {
     fn layer_inputs(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
         let plain = self.valid();
         let (device, sizes) = (tokens.device(), [tokens.dims()[0], self.d_model()]);
-        let common = Common { pool: &plain.shared, dropout: &plain.dropout };
-        let mut inputs = vec![plain.embedded(tokens)];
+        let embedding = plain.embedded(tokens);
+        let common = Common { pool: &plain.shared, dropout: &plain.dropout, embedding: &embedding };
+        let mut inputs = vec![embedding.clone()];
         for layer in &plain.layers {
             let x = inputs[inputs.len() - 1].clone();
             inputs.push(layer.forward(x, layer.state(&plain.shared, sizes, &device), common).0);

@@ -35,8 +35,8 @@ pub struct MixerRegistry {
     entries: BTreeMap<String, Entry>,
 }
 
-/// Builds a mixer from its settings and the model's width.
-type Build = dyn Fn(KindTable, usize, &mut Init) -> Result<AnyMixer, SettingsError> + Send + Sync;
+/// Builds a mixer from its settings, the width that it reads and the model's.
+type Build = dyn Fn(KindTable, [usize; 2], &mut Init) -> Result<AnyMixer, SettingsError> + Send + Sync;
 
 #[derive(Clone)]
 struct Entry {
@@ -89,9 +89,9 @@ impl MixerRegistry {
         let taken = part_defaults().into_iter().find(|(key, _)| defaults.contains_key(key));
         assert!(taken.is_none(), "mixer `{kind}`: the setting `{}` is one that every mixer has", taken.unwrap().0);
         let complete = defaults.clone();
-        let build = move |settings: KindTable, d_model: usize, init: &mut Init| {
+        let build = move |settings: KindTable, [d_in, d_model]: [usize; 2], init: &mut Init| {
             let settings: S = part::read(&complete, settings)?;
-            Ok(AnyMixer::new(settings.init(d_model, init)?))
+            Ok(AnyMixer::new(settings.init_reading(d_in, d_model, init)?))
         };
         self.entries.insert(kind.to_owned(), Entry { defaults, build: Arc::new(build) });
     }
@@ -109,16 +109,17 @@ impl MixerRegistry {
 
     /// Builds the mixer that `table` describes, for a model of width `d_model`.
     ///
-    /// What [`Sharing`] and [`Surroundings`] say is the model's affair: it is checked here and left out.
+    /// What [`Sharing`] and [`Surroundings`] say is the model's affair: it is checked here and left out, but for the width that
+    /// the mixer reads.
     ///
     /// # Errors
     /// If the kind is unknown or its settings are impossible.
     pub fn build(&self, table: &KindTable, d_model: usize, init: &mut Init) -> Result<AnyMixer, SettingsError> {
         let (kind, mut settings) = split_kind(table)?;
         Sharing::take(&mut settings)?;
-        Surroundings::take(&mut settings)?;
+        let reads = if Surroundings::take(&mut settings)?.with_embedding { 2 * d_model } else { d_model };
         let entry = self.entries.get(kind).ok_or_else(|| unknown_kind(kind, self.kinds()))?;
-        (entry.build)(settings, d_model, init)
+        (entry.build)(settings, [reads, d_model], init)
     }
 }
 

@@ -72,7 +72,8 @@ pub trait Mixer: Module + Sync + 'static {
     /// Mixes `x` along its sequence after what `state` remembers.
     ///
     /// # Shapes
-    /// - `x`, and the returned tensor: `[b, l, d]`
+    /// - `x`, and the returned tensor: `[b, l, d]`; a block that was built by [`MixerSettings::init_reading`] reads
+    ///   `[b, l, d_in]`
     ///
     /// # Panics
     /// If `state` belongs to another batch size or to a block of another shape.
@@ -290,6 +291,21 @@ pub trait MixerSettings: Default + Clone + Debug + Serialize + DeserializeOwned 
     /// # Errors
     /// If the settings contradict each other or `d_model`.
     fn init(&self, d_model: usize, init: &mut Init) -> Result<Self::Mixer, SettingsError>;
+
+    /// Builds the block for a model of width `d_model` where it reads tokens of width `d_in`, such as the stream and the
+    /// embedding side by side; what it computes is `d_model` wide.
+    ///
+    /// A block that does not say otherwise reads the stream alone.
+    ///
+    /// # Errors
+    /// If the settings contradict each other or the widths, or the block cannot read that width.
+    fn init_reading(&self, d_in: usize, d_model: usize, init: &mut Init) -> Result<Self::Mixer, SettingsError> {
+        if d_in == d_model {
+            return self.init(d_model, init);
+        }
+        let problem = format!("this kind reads tokens of the model's width {d_model}, not of {d_in}");
+        Err(SettingsError::new("with_embedding", problem, "leave it out, or use another kind such as attention"))
+    }
 }
 
 /// Settings that no block can be built from.

@@ -44,7 +44,7 @@ impl RunConfig {
 
 /// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
 /// the name it had before. `*` stands for any name.
-fn later_settings() -> [(&'static str, Value); 24] {
+fn later_settings() -> [(&'static str, Value); 29] {
     [
         ("train.gradient_checkpointing", json!(false)),
         ("train.curriculum", json!([])),
@@ -60,8 +60,13 @@ fn later_settings() -> [(&'static str, Value); 24] {
         ("model.mixer.*.input_scale", json!(1.0)),
         ("model.mixer.*.output_scale", json!(1.0)),
         ("model.mixer.*.output_norm", json!(false)),
+        ("model.mixer.*.shared_norm", json!(false)),
+        ("model.mixer.*.output_map", json!(false)),
+        ("model.mixer.*.with_embedding", json!(false)),
         ("model.mixer.*.gated_norm", json!("behind")),
         ("model.channel.*.shared", json!(false)),
+        ("model.channel.*.shared_norm", json!(false)),
+        ("model.channel.*.output_map", json!(false)),
         ("model.channel.*.shared_gate", json!(false)),
         ("model.channel.*.gate_scale", json!(1.0)),
         ("model.channel.*.output_scale", json!(1.0)),

@@ -165,7 +165,9 @@ fn values<R: Read + Seek>(
             finite &= check(stretch);
             transpose(stretch, row, &mut values, [width, first / row]);
         })?,
-        (View::Picked(picked), &[row, width]) => {
+        (View::Picked(picked), &[_] | &[_, _]) => {
+            // A vector is a row of numbers, each of which is a column.
+            let (row, width) = if let [row, width] = *ours { (row, width) } else { (1, count) };
             if row != picked.width() || width != picked.each().count() {
                 return Err(PretrainedError::tensor(name, format!("its parts do not make up {ours:?}")));
             }

@@ -1,5 +1,6 @@
 //! Which tensor of a file is which parameter of ours.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// How a tensor of a file lies in our parameter.
@@ -11,12 +12,12 @@ pub(super) enum View {
     Transposed,
     /// The filters of a depthwise convolution: `[e, 1, k]` there, `[e, k]` here.
     Filter,
-    /// Some rows of a linear map, or of a stack of them.
+    /// Some rows of a linear map, or of a stack of them, or some numbers of a vector.
     Picked(Picked),
 }
 
 /// Rows of a tensor `[…, d_out, d_in]`, counted through all that stands before `d_in`, which are the columns of our
-/// `[d_in, …]`.
+/// `[d_in, …]`; of a vector, numbers that are those of our vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Picked {
     /// The tensor's shape.
@@ -28,7 +29,10 @@ pub(super) struct Picked {
 impl Picked {
     /// Length of a row.
     pub(super) fn width(&self) -> usize {
-        self.shape.last().copied().unwrap_or(1)
+        match self.shape[..] {
+            [_, .., d_in] => d_in,
+            _ => 1,
+        }
     }
 
     /// The rows, one by one.
@@ -162,6 +166,15 @@ pub(super) const PLAIN: Table = &[("up_proj", "up", Row::Linear), ("down_proj", 
 pub(super) const ROUTER_NEMOTRON: Table =
     &[("gate", "router", Row::Linear), ("gate.e_score_correction_bias", "selection_bias", Row::Same)];
 
+/// The last map of a feed-forward layer of Zamba2.
+pub(super) const DOWN_ZAMBA: Table = &[("down_proj", "down", Row::Linear)];
+
+/// A product of two matrices.
+pub(super) const PRODUCT: Table = &[("0", "down", Row::Linear), ("1", "up", Row::Linear)];
+
+/// What maps the result of a feed.
+pub(super) const FEED_MAP: Table = &[("linear", "output_map", Row::Linear)];
+
 /// The router of a mixture of experts.
 pub(super) const ROUTER: Table = &[("router", "router", Row::Linear)];
 
@@ -169,9 +182,11 @@ pub(super) const ROUTER: Table = &[("router", "router", Row::Linear)];
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     /// Within the layer of the file, up to the names of the table; `#` stands for the number of an expert.
-    pub(super) theirs: &'static str,
-    /// Within our layer.
-    pub(super) ours: &'static str,
+    pub(super) theirs: Cow<'static, str>,
+    /// Within our layer, or within our model.
+    pub(super) ours: Cow<'static, str>,
+    /// Whether it is the layer of the file alone that the part belongs to, as that of a shared part does.
+    pub(super) elsewhere: bool,
     pub(super) table: Table,
     /// Experts, each with all the tensors of the table; one where there are none.
     pub(super) count: usize,
@@ -190,8 +205,14 @@ pub(super) struct Pick {
 }
 
 impl Part {
-    pub(super) fn new(theirs: &'static str, ours: &'static str, table: Table) -> Self {
-        Self { theirs, ours, table, count: 1, picks: Arc::default() }
+    pub(super) fn new(theirs: impl Into<Cow<'static, str>>, ours: impl Into<Cow<'static, str>>, table: Table) -> Self {
+        let (theirs, ours) = (theirs.into(), ours.into());
+        Self { theirs, ours, elsewhere: false, table, count: 1, picks: Arc::default() }
+    }
+
+    /// The same for parameters that stand at `ours` in the model, outside of the layer in which the file has them.
+    pub(super) fn elsewhere(self) -> Self {
+        Self { elsewhere: true, ..self }
     }
 
     /// The same with parameters that are parts of tensors.
@@ -207,17 +228,18 @@ impl Part {
     }
 
     fn rules(&self, layer: &str, index: usize, rules: &mut Vec<Rule>) {
+        let home = if self.elsewhere { String::new() } else { format!("layers.{index}.") };
         for Pick { theirs, ours, picked } in self.picks.iter() {
             rules.push(Rule {
                 theirs: format!("{layer}{index}.{}{theirs}", self.theirs),
-                ours: format!("layers.{index}.{}{ours}", self.ours),
+                ours: format!("{home}{}{ours}", self.ours),
                 view: View::Picked(picked.clone()),
             });
         }
         for expert in 0..self.count {
-            let (theirs, ours) = (numbered(self.theirs, expert), numbered(self.ours, expert));
+            let (theirs, ours) = (numbered(&self.theirs, expert), numbered(&self.ours, expert));
             for (name, path, row) in self.table {
-                let (theirs, ours) = (format!("{layer}{index}.{theirs}{name}"), format!("layers.{index}.{ours}{path}"));
+                let (theirs, ours) = (format!("{layer}{index}.{theirs}{name}"), format!("{home}{ours}{path}"));
                 match row {
                     Row::Same => rules.push(Rule { theirs, ours, view: View::Same }),
                     Row::Transposed => rules.push(Rule { theirs, ours, view: View::Transposed }),
@@ -286,6 +308,15 @@ pub(super) mod norms {
         ("input_layernorm.weight", "mixer_norm.gamma", Row::Same),
         ("pre_ff_layernorm.weight", "channel_norm.gamma", Row::Same),
     ];
+
+    /// Zamba2, in a layer that is Mamba-2 alone.
+    pub(in super::super) const ZAMBA: Table = &[("input_layernorm.weight", "mixer_norm.gamma", Row::Same)];
+
+    /// The same in a shared block, before attention.
+    pub(in super::super) const ZAMBA_MIXER: Table = &[("input_layernorm.weight", "gamma", Row::Same)];
+
+    /// The same before the feed-forward layer.
+    pub(in super::super) const ZAMBA_CHANNEL: Table = &[("pre_ff_layernorm.weight", "gamma", Row::Same)];
 
     /// LFM2.
     pub(in super::super) const LFM2: Table = &[

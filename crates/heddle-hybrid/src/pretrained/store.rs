@@ -49,6 +49,7 @@ impl Parameter {
                 let (row, column) = (start + i / width, i % width);
                 let at = match &self.view {
                     View::Transposed => column * count + row,
+                    View::Picked(_) if self.shape.len() == 1 => picked[row],
                     View::Picked(_) => picked[column] * count + row,
                     View::Same | View::Filter => row * width + column,
                 };

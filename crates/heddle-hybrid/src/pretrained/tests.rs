@@ -39,6 +39,14 @@ const INTERLEAVED: &str = r#"{
     "layer_types": ["linear_attention", "full_attention"]
 }"#;
 
+/// A config whose blocks are shared and stand in the first layer that they feed, with biases that share a tensor.
+const SHARED: &str = r#"{
+    "model_type": "zamba2", "hidden_size": 4, "num_hidden_layers": 5, "vocab_size": 5, "num_attention_heads": 2,
+    "intermediate_size": 3, "mamba_d_state": 2, "n_mamba_heads": 4, "mamba_ngroups": 2, "num_mem_blocks": 2,
+    "adapter_rank": 2, "add_bias_linear": true, "use_shared_attention_adapter": true, "use_mem_rope": true,
+    "layers_block_type": ["hybrid", "mamba", "hybrid", "hybrid", "hybrid"], "hybrid_layer_ids": [0, 2, 3, 4]
+}"#;
+
 fn model(config: &str) -> (Architecture, Model) {
     let architecture = Architecture::parse(config).unwrap();
     let init = &mut Init::new(3, &Device::flex());
@@ -105,7 +113,7 @@ fn with_header(header: &str, data: usize) -> Vec<u8> {
 
 #[test]
 fn what_is_written_is_read() {
-    for config in [CONFIG, HYBRID, STACKED, INTERLEAVED] {
+    for config in [CONFIG, HYBRID, STACKED, INTERLEAVED, SHARED] {
         let read = load(config, &[("model.safetensors", bytes_of(config))]).unwrap();
         assert_eq!(scores(&read), scores(&model(config).1));
     }
@@ -255,6 +263,40 @@ fn a_key_that_is_not_understood_is_named() {
 }
 
 #[test]
+fn a_shared_block_stands_once_with_what_adapts_it_to_each_use() {
+    let named = |tensors: &Tensors, part: &str| tensors.iter().filter(|(name, ..)| name.contains(part)).count();
+    let tensors = unpacked(SHARED);
+    assert_eq!(named(&tensors, "self_attn.q_proj.weight"), 2);
+    for (layer, numbers) in [(0, [0, 2]), (2, [1, 3])] {
+        for number in numbers {
+            let list = format!("layers.{layer}.shared_transformer.feed_forward.gate_up_proj_adapter_list.{number}.");
+            assert_eq!(named(&tensors, &list), 2, "{list}");
+            let list = format!("layers.{layer}.shared_transformer.self_attn.linear_k_adapter_list.{number}.1.weight");
+            assert_eq!(named(&tensors, &list), 1, "{list}");
+        }
+    }
+    let bias = tensors.iter().find(|(name, ..)| name.ends_with("gate_up_proj.bias")).unwrap();
+    assert_eq!(bias.2, [6]);
+    let layers = Architecture::parse(SHARED).unwrap().model().layer_names().unwrap();
+    let layers: Vec<String> = layers.iter().map(ToString::to_string).collect();
+    let fed = ["attention1+mlp1>mamba2", "attention2+mlp2>mamba2"];
+    assert_eq!(layers, [fed[0], "mamba2", fed[1], fed[0], fed[1]]);
+    for (change, expected) in [
+        (["[0, 2, 3, 4]", "[0, 2, 3]"], "`hybrid_layer_ids`: it is [0, 2, 3]"),
+        (["_layers\": 5", "_layers\": 6"], "`layers_block_type`: it lists 5 layers, and `num_hidden_layers` is 6"),
+        (["\"mamba\",", "\"attention\","], "`layers_block_type`: \"attention\" is not supported"),
+        (["\"n_mamba_heads\": 4", "\"n_mamba_heads\": 3"], "`n_mamba_heads`: 3 heads do not divide"),
+        (["_heads\": 2", "_heads\": 2, \"num_key_value_heads\": 1"], "`use_shared_attention_adapter`: queries are 8"),
+        (["\"adapter_rank\"", "\"hidden_act\": \"gelu_new\", \"adapter_rank\""], "`hidden_act`: `gelu_new`"),
+        (["\"adapter_rank\"", "\"use_shared_mlp_adapter\": false, \"adapter_rank\""], "`use_shared_mlp_adapter`"),
+        (["\"adapter_rank\"", "\"attention_hidden_size\": 4, \"adapter_rank\""], "`attention_hidden_size`: it is 4"),
+        (["\"adapter_rank\"", "\"time_step_limit\": [0, 1], \"adapter_rank\""], "`time_step_limit`: bounds"),
+    ] {
+        unsupported(SHARED, change, expected);
+    }
+}
+
+#[test]
 fn rotary_positions_are_read_in_both_styles_and_refused_where_they_are_others() {
     let llama = |more: &str| {
         format!(
@@ -315,7 +357,7 @@ proptest! {
 
     #[test]
     fn no_change_of_a_config_is_more_than_an_error(
-        config in prop::sample::select(&[CONFIG, HYBRID, STACKED, INTERLEAVED][..]),
+        config in prop::sample::select(&[CONFIG, HYBRID, STACKED, INTERLEAVED, SHARED][..]),
         changes in prop::collection::vec((0usize..1 << 12, prop::sample::select(CHARACTERS)), 1..4),
     ) {
         let mut bytes = config.as_bytes().to_vec();

@@ -1,5 +1,6 @@
 //! What the model's settings change, and what they leave as it is.
 
+mod feeds;
 mod weights;
 
 use burn::module::{Module, ModuleVisitor, Param};

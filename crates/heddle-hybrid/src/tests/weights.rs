@@ -97,6 +97,7 @@ fn gradients_by_layer_are_the_gradients() {
         (json!({"layers": ["attention+mlp", "mamba", "mamba|other"]}), true),
         (json!({"layers": ["attention", "+experts", "mamba+experts"], "tied": true, "norm_placement": "post"}), false),
         (shared(Some(2)), false),
+        (super::feeds::fed(), false),
     ] {
         let model = build(&config(changes), &device).unwrap();
         let loss = |hidden: Tensor<3>| {
@@ -161,6 +162,31 @@ fn outputs_of_deep_models_start_smaller_and_nothing_else_changes() {
     let gradients = scaled.logits(hidden.reshape([14, 16])).square().mean().backward();
     let output = gradient_of(&scaled, "layers.0.mixer.output.weight", &gradients);
     assert!(output > 0.0);
+}
+
+#[test]
+fn what_feeds_a_layer_starts_as_it_is_and_a_map_behind_a_part_starts_smaller_in_its_place() {
+    let smaller = |changes: Value| {
+        let mut scaled = changes.clone();
+        scaled["depth_scaled_init"] = json!(true);
+        let device = Device::flex().autodiff();
+        let (plain, deep) = (deviations(&model(changes)), deviations(&build(&config(scaled), &device).unwrap()));
+        plain.keys().filter(|path| deep[*path] < 0.9 * plain[*path]).cloned().collect::<Vec<_>>()
+    };
+    let outputs = [
+        "layers.0.mixer.out_proj.weight",
+        "layers.1.mixer.out_proj.weight",
+        "layers.2.channel.Mlp.down.weight",
+        "layers.2.mixer.out_proj.weight",
+    ];
+    assert_eq!(smaller(super::feeds::fed()), outputs);
+    let mapped = json!({
+        "layers": ["attention>mamba", "attention"],
+        "mixer": {"attention": {"shared": true, "output_map": true}},
+    });
+    assert_eq!(smaller(mapped), ["layers.0.mixer.out_proj.weight", "layers.1.mixer.output_map.weight"]);
+    let both = json!({"layers": ["attention>mamba", "attention"], "mixer": {"attention": {"shared": true}}});
+    assert_eq!(smaller(both), ["layers.0.mixer.out_proj.weight", "shared.mixers.0.output.weight"]);
 }
 
 /// Size of the gradient of the parameter at `path`.

@@ -6,7 +6,7 @@ use crate::pretrained::error::PretrainedError;
 use crate::pretrained::keys::Keys;
 
 /// Widest head; a wider one is a mistake.
-const WIDEST_HEAD: usize = 1 << 14;
+pub(super) const WIDEST_HEAD: usize = 1 << 14;
 
 /// Heads and their width.
 pub(super) fn heads(keys: &Keys<'_>, d_model: usize) -> Result<AttentionSettings, PretrainedError> {
@@ -73,6 +73,13 @@ pub(super) fn rope(
         rope_scaling,
         ..settings
     })
+}
+
+/// Passes over what is said of turning where nothing turns.
+pub(super) fn ignore_rope(keys: &Keys<'_>) {
+    for key in ["rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor"] {
+        keys.get(key);
+    }
 }
 
 /// A number that may be stated in two places, if they agree.

@@ -73,10 +73,7 @@ fn attention_settings(keys: &Keys<'_>, d_model: usize) -> Result<AttentionSettin
     match keys.text_if("position_embedding_type")? {
         Some("rope") => attention::rope(keys, heads, 10_000.0, attention::Turning::Fixed(1.0)),
         None | Some("nope") => {
-            // Nothing turns, whatever is said of turning.
-            for key in ["rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor"] {
-                keys.get(key);
-            }
+            attention::ignore_rope(keys);
             Ok(AttentionSettings { positions: Positions::None, ..heads })
         }
         Some(other) => {

@@ -160,6 +160,18 @@ pub(super) fn dt_limit(keys: &Keys<'_>, key: &str) -> Result<Option<[f64; 2]>, P
     }
 }
 
+/// The bounds of Δ in families whose reference bounds it from below by `time_step_min`, and on its portable path by nothing else.
+pub(super) fn step_bounds(keys: &Keys<'_>) -> Result<[f64; 2], PretrainedError> {
+    if dt_limit(keys, "time_step_limit")?.is_some() {
+        let problem = "bounds other than [0, Infinity] are not supported";
+        return Err(keys.refuse("time_step_limit", problem, "state the lower one as `time_step_min`"));
+    }
+    match keys.number_or("time_step_min", 1e-3)? {
+        low if low >= 0.0 => Ok([low, f64::from(f32::MAX)]),
+        low => Err(keys.refuse("time_step_min", format!("{low} is no step size"), "use 0 or more")),
+    }
+}
+
 fn plan(keys: &Keys<'_>, mixer: KindTable, table: Table, tied: bool) -> Result<Plan, PretrainedError> {
     let (d_model, layers) = (keys.size("hidden_size")?, keys.layers()?);
     same(keys, "d_model", d_model)?;

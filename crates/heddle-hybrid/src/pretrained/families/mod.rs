@@ -10,6 +10,7 @@ mod llama;
 mod mamba;
 mod nemotron_h;
 mod qwen;
+mod zamba2;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -50,7 +51,7 @@ impl Only {
     }
 }
 
-const FAMILIES: [&Family; 12] = [
+const FAMILIES: [&Family; 13] = [
     &llama::LLAMA,
     &llama::MISTRAL,
     &mamba::MAMBA,
@@ -63,6 +64,7 @@ const FAMILIES: [&Family; 12] = [
     &qwen::QWEN3_NEXT,
     &falcon_h1::FALCON_H1,
     &nemotron_h::NEMOTRON_H,
+    &zamba2::ZAMBA2,
 ];
 
 /// What a config says.

@@ -155,24 +155,12 @@ fn mamba2_settings(keys: &Keys<'_>) -> Result<Mamba2Settings, PretrainedError> {
         d_inner: Some(heads * head_dim),
         head_dim: Some(head_dim),
         groups: keys.size_or("n_groups", 8)?,
-        dt_limit: Some(step_bounds(keys)?),
+        dt_limit: Some(mamba::step_bounds(keys)?),
         bias: keys.flag_or("use_bias", false)?,
         conv_bias: keys.flag_or("use_conv_bias", true)?,
         norm_eps: epsilon(keys)?,
         ..Default::default()
     })
-}
-
-/// The reference bounds Δ from below by `time_step_min`, and on its portable path by nothing else.
-fn step_bounds(keys: &Keys<'_>) -> Result<[f64; 2], PretrainedError> {
-    if mamba::dt_limit(keys, "time_step_limit")?.is_some() {
-        let problem = "bounds other than [0, Infinity] are not supported";
-        return Err(keys.refuse("time_step_limit", problem, "state the lower one as `time_step_min`"));
-    }
-    match keys.number_or("time_step_min", 1e-3)? {
-        low if low >= 0.0 => Ok([low, f64::from(f32::MAX)]),
-        low => Err(keys.refuse("time_step_min", format!("{low} is no step size"), "use 0 or more")),
-    }
 }
 
 fn mlp_settings(keys: &Keys<'_>, d_model: usize) -> Result<MlpSettings, PretrainedError> {
