@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::{Device, Int, Tensor};
-use heddle_kernels::{Init, embed, linear, unembed};
+use heddle_kernels::{Init, embed, linear, on_workers, unembed};
 
 use crate::build::Builder;
 use crate::layer::{Common, Layer, LayerState, scaled};
@@ -170,7 +170,11 @@ impl Model {
     ///
     /// # Panics
     /// If there are no tokens, or `state` belongs to another model or batch size.
-    pub fn score_next(&self, tokens: Tensor<2, Int>, mut state: ModelState) -> (Tensor<2>, ModelState) {
+    pub fn score_next(&self, tokens: Tensor<2, Int>, state: ModelState) -> (Tensor<2>, ModelState) {
+        on_workers(|| self.score_behind_last(tokens, state))
+    }
+
+    fn score_behind_last(&self, tokens: Tensor<2, Int>, mut state: ModelState) -> (Tensor<2>, ModelState) {
         let [b, l] = tokens.dims();
         assert!(l > 0, "model: the next token behind no tokens");
         let piece = (PIECE / b).max(LEAST_PIECE);

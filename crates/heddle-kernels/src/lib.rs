@@ -45,6 +45,7 @@ pub use attention::{
     attention_with_lse_by_definition,
 };
 pub use conv::{ConvInput, causal_conv, causal_conv_by_definition};
+pub use cpu::tasks::on_workers;
 pub use delta::{DeltaInput, delta_rule, delta_rule_by_definition};
 pub use embedding::{embed, embed_by_definition};
 pub use init::Init;

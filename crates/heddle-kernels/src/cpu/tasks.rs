@@ -3,6 +3,19 @@
 use rayon::iter::plumbing::{Producer, ProducerCallback};
 use rayon::prelude::*;
 
+/// Runs `work` on one of the threads that kernels run on.
+///
+/// A kernel that is called there shares its tasks with the other threads and computes some itself; called elsewhere, it hands
+/// them all over and sleeps until they are done. Between two small operations that takes longer than they do, so what is
+/// made of many of them, as a step of decoding, is better done in here.
+///
+/// ```
+/// assert_eq!(heddle_kernels::on_workers(|| 1 + 1), 2);
+/// ```
+pub fn on_workers<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}
+
 /// Runs over all items in parallel, and on this thread where there is only one: to hand it to another and to wait for that
 /// takes longer than most of what decoding a token does at a time.
 pub(crate) fn for_each<P: IndexedParallelIterator>(items: P, run: impl Fn(P::Item) + Sync + Send) {
