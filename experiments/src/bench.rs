@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Tensor};
 use heddle_hybrid::{AnyMixer, Init, KindTable, MixerRegistry, SettingsError};
+use heddle_kernels::on_workers;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceError, device};
@@ -156,11 +157,9 @@ pub fn measure(kind: &str, setting: &Setting, mixers: &MixerRegistry) -> Result<
     let token = draw(1, &device);
     // A clone shares its tensors until the first token behind it, whose copy is no part of decoding.
     let begin = || mixer.forward(token.clone(), state.clone()).1;
-    let decoding = rate_behind(batch * TOKENS, begin, |mut state| {
-        for _ in 0..TOKENS {
-            state = mixer.forward(token.clone(), state).1;
-        }
-        finish(&device, state);
+    let decoding = rate_behind(batch * TOKENS, begin, |state| {
+        let step = |state, _| mixer.forward(token.clone(), state).1;
+        finish(&device, on_workers(|| (0..TOKENS).fold(state, step)));
     });
     Ok(Row { kind: kind.to_owned(), setting: setting.clone(), forward, training, decoding, state_bytes, peak_bytes })
 }

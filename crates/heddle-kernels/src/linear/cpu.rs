@@ -8,7 +8,7 @@ use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
 use crate::cpu::tasks::run_all;
 
 /// Columns that a task computes at most: they and as much of four rows stay in the nearest cache but one.
-const MOST_COLUMNS: usize = 4096;
+const MOST_COLUMNS: usize = 1 << 14;
 
 /// Columns that a task computes at least, if there are as many.
 const FEWEST_COLUMNS: usize = 128;
@@ -17,7 +17,7 @@ const FEWEST_COLUMNS: usize = 128;
 const TASKS: usize = 4;
 
 /// From as many weights on, a second thread saves more than it takes to wake it.
-const WORTH_THREADS: usize = 1 << 16;
+const WORTH_THREADS: usize = 1 << 17;
 
 /// How the matrix lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
