@@ -20,7 +20,7 @@ const ROUNDING: f32 = 2e-5;
 const GRADIENT_ROUNDING: f32 = 2e-4;
 
 /// Settings that bring parameters or formulas of their own.
-const VARIANTS: [&str; 10] = [
+const VARIANTS: [&str; 11] = [
     r#"{"kind": "mamba", "dt_rank": 3, "inner_norm": {"scale": true}}"#,
     r#"{"kind": "mamba", "dt_rank": 3, "inner_norm": {"scale": false}, "bias": true, "conv_bias": false}"#,
     r#"{"kind": "mamba2", "head_dim": 4, "d_state": 8, "dt_limit": [0.002, 0.05]}"#,
@@ -30,6 +30,7 @@ const VARIANTS: [&str; 10] = [
     r#"{"kind": "short_conv", "bias": true}"#,
     r#"{"kind": "attention", "heads": 2, "qk_norm": true, "qk_norm_eps": 0.1}"#,
     r#"{"kind": "attention", "heads": 2, "qk_norm": true, "qk_norm_plus_one": true, "score_scale": 0.4}"#,
+    r#"{"kind": "attention", "heads": 2, "window": 3, "sinks": 1, "positions": "none"}"#,
     r#"{"kind": "gated_delta_net", "heads": 2, "value_heads": 4, "norm_eps": 0.1}"#,
 ];
 
@@ -38,14 +39,21 @@ fn table(text: &str) -> KindTable {
     serde_json::from_str(text).unwrap()
 }
 
-/// Every registered mixer with default settings, and the variants, by their tables, on both CPU backends.
+/// Every registered mixer with default settings, and the variants, by their tables, on both CPU backends with gradients.
 fn for_each_mixer(check: impl Fn(&str, &AnyMixer, &Device)) {
+    for_each_mixer_on(cpus().map(Device::autodiff), check);
+}
+
+#[allow(deprecated, reason = "Burn has deprecated its NdArray backend, which we still support")]
+fn cpus() -> [Device; 2] {
+    [Device::flex(), Device::ndarray()]
+}
+
+fn for_each_mixer_on(devices: [Device; 2], check: impl Fn(&str, &AnyMixer, &Device)) {
     let registry = MixerRegistry::default();
     assert!(registry.kinds().count() >= 2);
     let defaults = registry.kinds().map(|kind| format!(r#"{{"kind": "{kind}"}}"#));
     let all: Vec<String> = defaults.chain(VARIANTS.map(str::to_owned)).collect();
-    #[allow(deprecated, reason = "Burn has deprecated its NdArray backend, which we still support")]
-    let devices = [Device::flex(), Device::ndarray()].map(Device::autodiff);
     for device in devices {
         for text in &all {
             let mixer = registry.build(&table(text), WIDTH, &mut Init::new(5, &device)).unwrap();
@@ -117,6 +125,44 @@ fn any_split_of_a_sequence_gives_the_outputs_of_the_whole() {
         for lengths in [&[1; LENGTH][..], &[4, 7], &[10, 1], &[1, 2, 8]] {
             close(kind, &whole, &chunked(mixer, &x, lengths).0, ROUNDING);
         }
+    });
+}
+
+/// Where nobody asks for gradients, states grow in place and products of few rows have kernels of their own.
+#[test]
+fn decoding_without_gradients_gives_the_outputs_of_the_whole() {
+    for_each_mixer_on(cpus(), |kind, mixer, device| {
+        let x = random([2, LENGTH, WIDTH], 1, device);
+        let (whole, _) = chunked(mixer, &x, &[LENGTH]);
+        for lengths in [&[1; LENGTH][..], &[4, 7], &[1, 2, 8], &[3, 1, 1, 1, 1, 4]] {
+            let (y, state) = chunked(mixer, &x, lengths);
+            close(kind, &whole, &y, ROUNDING);
+            let bytes = 2 * mixer.state_bytes(LENGTH, WIDTH);
+            assert_eq!(state.bytes() as u64, bytes, "{kind} after {lengths:?}");
+        }
+    });
+}
+
+#[test]
+fn two_clones_of_a_state_go_on_by_themselves() {
+    for_each_mixer_on(cpus(), |kind, mixer, device| {
+        let x = random([2, LENGTH, WIDTH], 1, device);
+        let (_, state) = chunked(mixer, &x, &[1; LENGTH]);
+        // More tokens than any room that there is holds.
+        let steps = |mut state: AnyState, seed: u64| {
+            let mut outputs = vec![];
+            for i in 0..2 * LENGTH as u64 {
+                let (y, next) = mixer.forward(random([2, 1, WIDTH], seed + i, device), state);
+                outputs.push(y);
+                state = next;
+            }
+            Tensor::cat(outputs, 1).into_data()
+        };
+        let alone = steps(chunked(mixer, &x, &[1; LENGTH]).1, 100);
+        let other = steps(state.clone(), 200);
+        assert_eq!(steps(state.clone(), 100), alone, "{kind}: a clone changed the state");
+        assert_eq!(steps(state, 100), alone, "{kind}: a clone changed the state");
+        assert_ne!(other, alone, "{kind}");
     });
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Tensor};
 use heddle_hybrid::{AnyMixer, Init, KindTable, MixerRegistry, SettingsError};
+use heddle_kernels::on_workers;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceError, device};
@@ -62,6 +63,18 @@ pub enum BenchError {
         /// What is wrong with it.
         source: SettingsError,
     },
+    /// A context beyond the model's positions.
+    #[error(
+        "`--context` {context} and `--tokens` {tokens} pass the {longest} positions that the model learned; ask for fewer"
+    )]
+    TooLong {
+        /// Tokens before decoding.
+        context: usize,
+        /// Tokens to decode.
+        tokens: usize,
+        /// The longest sequence that the model can read.
+        longest: usize,
+    },
     /// The process that measures could not be started.
     #[error(transparent)]
     Start(#[from] FileError),
@@ -80,7 +93,7 @@ pub enum BenchError {
 impl BenchError {
     /// Whether what was asked for does not exist, rather than failed.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Device(_) | Self::Mixer { .. })
+        matches!(self, Self::Device(_) | Self::Mixer { .. } | Self::TooLong { .. })
     }
 }
 
@@ -142,12 +155,11 @@ pub fn measure(kind: &str, setting: &Setting, mixers: &MixerRegistry) -> Result<
     let (_, state) = mixer.forward(x, mixer.state(batch, d_model, &device));
     let state_bytes = state.bytes() as u64 / batch as u64;
     let token = draw(1, &device);
-    let decoding = rate(batch * TOKENS, || {
-        let mut state = state.clone();
-        for _ in 0..TOKENS {
-            state = mixer.forward(token.clone(), state).1;
-        }
-        finish(&device, state);
+    // A clone shares its tensors until the first token behind it, whose copy is no part of decoding.
+    let begin = || mixer.forward(token.clone(), state.clone()).1;
+    let decoding = rate_behind(batch * TOKENS, begin, |state| {
+        let step = |state, _| mixer.forward(token.clone(), state).1;
+        finish(&device, on_workers(|| (0..TOKENS).fold(state, step)));
     });
     Ok(Row { kind: kind.to_owned(), setting: setting.clone(), forward, training, decoding, state_bytes, peak_bytes })
 }
@@ -176,12 +188,18 @@ fn finish<T>(device: &Device, computed: T) {
 
 /// `tokens` over the median time of a run.
 fn rate(tokens: usize, mut run: impl FnMut()) -> f64 {
-    run();
+    rate_behind(tokens, || (), |()| run())
+}
+
+/// The same of runs that each begin with something that is not measured.
+fn rate_behind<T>(tokens: usize, mut prepare: impl FnMut() -> T, mut run: impl FnMut(T)) -> f64 {
+    run(prepare());
     let begin = Instant::now();
     let mut times = vec![];
     while times.len() < LEAST || begin.elapsed() < ENOUGH {
+        let prepared = prepare();
         let start = Instant::now();
-        run();
+        run(prepared);
         times.push(start.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);

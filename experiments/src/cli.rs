@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
+use crate::bench_model::{self, ModelArgs};
 use crate::config::{ConfigError, Loaded, PlannedRun, load};
 use crate::generate::GenerateVerbError;
 use crate::model_verbs::{self, ModelVerb};
@@ -57,6 +58,13 @@ enum BenchVerb {
     /// Measure sequence mixers with their default settings: tokens a second, state, peak memory
     #[command(after_help = "Example: heddle bench blocks --lengths 1024,4096 --only attention,mamba")]
     Blocks(BlocksArgs),
+    /// Measure a model: tokens a second of a context, and of those decoded behind it
+    #[command(
+        after_help = "Example: heddle bench model models/mamba-130m --context 4096 --tokens 64",
+        long_about = "Measure a model: tokens a second of a context, and of those decoded behind it.\n\nDIR is an imported \
+                      model, a published checkpoint, or a finished run (its best parameters)."
+    )]
+    Model(ModelArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -211,6 +219,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
         Verb::Report(args) => report_verb(args, out),
         Verb::Model(verb) => model_verbs::execute(&verb, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Bench(BenchVerb::Blocks(args)) => blocks_verb(&args, registry, out),
+        Verb::Bench(BenchVerb::Model(args)) => bench_model::execute(&args, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Task(verb) => {
             match verb {
                 TaskVerb::List { json } => task_verbs::list(registry, json, out)?,

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod bench_model;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

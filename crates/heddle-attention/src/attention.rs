@@ -5,7 +5,7 @@ use core::ops::Range;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{AttentionInput, AttentionRule, Mixer, attention, map_by_impulses, rms_norm, sigmoid_mul};
+use heddle_kernels::{AttentionInput, AttentionRule, Mixer, attention, linear, map_by_impulses, rms_norm, sigmoid_mul};
 
 use crate::cache::Kept;
 use crate::positions::Placement;
@@ -86,18 +86,18 @@ impl Attention {
     /// Queries, keys and values of tokens with their positions added, the first of which stands at `position`.
     fn project(&self, x: &Tensor<3>, position: usize) -> AttentionInput {
         let (h, g) = (self.heads, self.kv_heads);
-        let q = self.split_heads(self.query.forward(x.clone()), h, self.query_norm.as_ref());
-        let k = self.split_heads(self.key.forward(x.clone()), g, self.key_norm.as_ref());
+        let q = self.split_heads(linear(x.clone(), &self.query), h, self.query_norm.as_ref());
+        let k = self.split_heads(linear(x.clone(), &self.key), g, self.key_norm.as_ref());
         AttentionInput {
             q: self.placement.rotate(q, position),
             k: self.placement.rotate(k, position),
-            v: self.split_heads(self.value.forward(x.clone()), g, None),
+            v: self.split_heads(linear(x.clone(), &self.value), g, None),
             slopes: self.placement.slopes(&x.device()),
         }
     }
 
     /// The rule for `l` queries behind `before` keys. Positions are counted along the cache, which is the sequence itself
-    /// or, with a window, its first and last tokens, whose distances from each other no query asks for.
+    /// or, with a window, its first and latest tokens, whose distances from each other no query asks for.
     fn rule(&self, before: usize, l: usize) -> AttentionRule {
         let (sight, usual) = (&self.sight, AttentionRule::causal(self.head_width(), before));
         AttentionRule {
@@ -138,22 +138,19 @@ impl Mixer for Attention {
 
     fn forward(&self, x: Tensor<3>, state: KeyValueCache) -> (Tensor<3>, KeyValueCache) {
         let [b, l, _] = x.dims();
-        let (position, before) = (state.seen(), state.len());
+        let position = state.seen();
         let x = self.placement.add_to(x, position);
         let input = self.project(&x, position);
-        let (k, v) = state.extend(input.k, input.v);
-        let input = AttentionInput { k: k.clone(), v: v.clone(), ..input };
-        let mixed = attention(input, self.rule(before, l)).swap_dims(1, 2);
+        let cache = state.with(input.k, input.v, self.kept());
+        let ([k, v], filled) = (cache.arrays(), cache.filled());
+        let rule = AttentionRule { keys: Some(filled), ..self.rule(filled - l, l) };
+        let mixed = attention(AttentionInput { k, v, ..input }, rule).swap_dims(1, 2);
         let mixed = mixed.reshape([b, l, self.heads * self.head_width()]);
         let mixed = match &self.gate {
-            Some(gate) => sigmoid_mul(gate.forward(x), mixed),
+            Some(gate) => sigmoid_mul(linear(x, gate), mixed),
             None => mixed,
         };
-        let cache = match self.kept() {
-            Some(kept) => KeyValueCache::holding_some(k, v, position + l, kept),
-            None => KeyValueCache::holding(k, v, position + l),
-        };
-        (self.output.forward(mixed), cache)
+        (linear(mixed, &self.output), cache.trimmed())
     }
 
     fn state_bytes(&self, length: usize, _d_model: usize) -> u64 {

@@ -5,7 +5,7 @@ use core::ops::Range;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{Init, Mixer, MixerSettings, SettingsError, SsdInput, map_by_head, ssd};
+use heddle_kernels::{Init, Mixer, MixerSettings, SettingsError, SsdInput, linear, map_by_head, ssd};
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`LinearAttention`].
@@ -138,7 +138,7 @@ impl LinearAttention {
         let ([b, l, _], h, (p, _)) = (x.dims(), self.heads, self.sizes());
         let device = x.device();
         let features = |map: &Linear| {
-            let heads = map.forward(x.clone());
+            let heads = linear(x.clone(), map);
             let f = heads.dims()[2] / h;
             self.feature_map.apply(heads.reshape([b, l, h, f]))
         };
@@ -150,7 +150,7 @@ impl LinearAttention {
             write: features(&self.key),
             read: features(&self.query),
             skip: None,
-            x: self.value.forward(x.clone()).reshape([b, l, h, p]),
+            x: linear(x.clone(), &self.value).reshape([b, l, h, p]),
         }
     }
 }
@@ -176,7 +176,7 @@ impl Mixer for LinearAttention {
     fn forward(&self, x: Tensor<3>, state: Tensor<4>) -> (Tensor<3>, Tensor<4>) {
         let dims = x.dims();
         let (mixed, state) = means(self.sums(x), state);
-        (self.output.forward(mixed.reshape(dims)), state)
+        (linear(mixed.reshape(dims), &self.output), state)
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {

@@ -189,7 +189,8 @@ impl Group<'_> {
                 if all[row].stopped {
                     continue;
                 }
-                if !scores.iter().all(|score| score.is_finite()) {
+                // Without a way out of the loop, which would take a score at a time.
+                if scores.iter().fold(false, |found, score| found | !score.is_finite()) {
                     return Err(GenerateError::NotFinite { prompt: row, step });
                 }
                 let token = self.settings.sampling.pick(scores, step as u64) as u32;
@@ -218,10 +219,8 @@ impl Group<'_> {
         let l = tokens.len() / b;
         let ids: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [b, l]), self.device);
-        let (hidden, state) = self.model.forward(ids, state);
-        let last = hidden.narrow(1, l - 1, 1).reshape([b, self.model.d_model()]);
-        let scores = self.model.logits(last).into_data().try_to_vec().expect("scores are f32");
-        (scores, state)
+        let (scores, state) = self.model.score_next(ids, state);
+        (scores.into_data().try_to_vec().expect("scores are f32"), state)
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::{Device, Int, Tensor};
-use heddle_kernels::{Init, embed};
+use heddle_kernels::{Init, embed, linear, on_workers, unembed};
 
 use crate::build::Builder;
 use crate::layer::{Common, Layer, LayerState, scaled};
@@ -76,6 +76,13 @@ pub struct LayerRouting {
 
 /// Standard deviation of the initial embedding, as in GPT-2 and Mamba.
 const EMBEDDING_STD: f32 = 0.02;
+
+/// Tokens of all sequences that go through the layers at a time where only the last one's scores are asked for: so many
+/// that products of matrices run at their full speed, and so few that what is between two of them stays in the cache.
+const PIECE: usize = 512;
+
+/// Tokens of one sequence that do so at least.
+const LEAST_PIECE: usize = 64;
 
 impl Model {
     /// Builds the model that `config` describes for `vocab` tokens.
@@ -155,6 +162,33 @@ impl Model {
         (self.normalised(x), ModelState(states), routed)
     }
 
+    /// Scores of the next token behind the last of `tokens`, and the state there: what decoding asks of a model.
+    ///
+    /// A long prompt goes through the model in pieces, which stay in the cache, and the head sees the last token alone.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[b, l]`; returned: `[b, v]`
+    ///
+    /// # Panics
+    /// If there are no tokens, or `state` belongs to another model or batch size.
+    pub fn score_next(&self, tokens: Tensor<2, Int>, state: ModelState) -> (Tensor<2>, ModelState) {
+        on_workers(|| self.score_behind_last(tokens, state))
+    }
+
+    fn score_behind_last(&self, tokens: Tensor<2, Int>, mut state: ModelState) -> (Tensor<2>, ModelState) {
+        let [b, l] = tokens.dims();
+        assert!(l > 0, "model: the next token behind no tokens");
+        let piece = (PIECE / b).max(LEAST_PIECE);
+        let mut last = None;
+        for start in (0..l).step_by(piece) {
+            let length = piece.min(l - start);
+            let (hidden, next) = self.forward(tokens.clone().narrow(1, start, length), state);
+            (last, state) = (Some(hidden.narrow(1, length - 1, 1)), next);
+        }
+        let last = last.expect("there is a piece");
+        (self.logits(last.reshape([b, self.d_model()])), state)
+    }
+
     /// What the first layer reads: `[b, l]` → `[b, l, d]`.
     pub(crate) fn embedded(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         self.dropout.forward(scaled(embed(self.embedding.val(), tokens), self.embedding_scale))
@@ -174,8 +208,8 @@ impl Model {
     /// - `hidden`: `[rows, d]`; returned: `[rows, v]`
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let logits = match &self.head {
-            Some(head) => head.forward(hidden),
-            None => hidden.matmul(self.embedding.val().transpose()),
+            Some(head) => linear(hidden, head),
+            None => unembed(hidden, self.embedding.val()),
         };
         let logits = scaled(logits, self.logit_scale);
         match self.logit_softcap {

@@ -116,7 +116,10 @@ impl Sampling {
 /// The likeliest token; the first, if several are.
 fn best(logits: &[f32]) -> usize {
     assert!(!logits.is_empty(), "sampling: there are no logits");
-    (1..logits.len()).fold(0, |best, token| if logits[token] > logits[best] { token } else { best })
+    // Two passes, each of which takes many numbers at a time.
+    let largest =
+        logits.iter().fold(f32::NEG_INFINITY, |largest, logit| if *logit > largest { *logit } else { largest });
+    logits.iter().position(|logit| *logit == largest).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod delta;
 mod embedding;
 mod init;
 mod l2norm;
+mod linear;
 mod loss;
 mod mixer;
 mod native;
@@ -34,9 +35,9 @@ mod ssd;
 mod testing;
 
 pub use activation::{
-    gelu, gelu_by_definition, relu_squared, relu_squared_by_definition, sigmoid, sigmoid_by_definition, sigmoid_mul,
-    sigmoid_mul_by_definition, silu, silu_by_definition, silu_mul, silu_mul_by_definition, softplus,
-    softplus_by_definition,
+    exp, exp_by_definition, gelu, gelu_by_definition, relu_squared, relu_squared_by_definition, sigmoid,
+    sigmoid_by_definition, sigmoid_mul, sigmoid_mul_by_definition, silu, silu_by_definition, silu_mul,
+    silu_mul_by_definition, softplus, softplus_by_definition,
 };
 pub use adamw::{AdamW, Moments, adamw, adamw_by_definition, squared_norm};
 pub use attention::{
@@ -44,10 +45,12 @@ pub use attention::{
     attention_with_lse_by_definition,
 };
 pub use conv::{ConvInput, causal_conv, causal_conv_by_definition};
+pub use cpu::tasks::on_workers;
 pub use delta::{DeltaInput, delta_rule, delta_rule_by_definition};
 pub use embedding::{embed, embed_by_definition};
 pub use init::Init;
 pub use l2norm::{l2_normalize, l2_normalize_by_definition};
+pub use linear::{linear, linear_by_definition, unembed, unembed_by_definition};
 pub use loss::{cross_entropy_at, cross_entropy_by_definition};
 pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError, map_by_channel, map_by_head, map_by_impulses};
 pub use norm::{

@@ -5,7 +5,7 @@ use core::ops::Range;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, map_by_channel};
+use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, linear, map_by_channel};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{at_least, init_conv, init_conv_bias};
@@ -77,7 +77,7 @@ impl Mixer for BaseConv {
     }
 
     fn forward(&self, x: Tensor<3>, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let gate = self.proj.forward(x.clone());
+        let gate = linear(x.clone(), &self.proj);
         let (mixed, state) = causal_conv(self.conv(x), state);
         (gate * mixed, state)
     }

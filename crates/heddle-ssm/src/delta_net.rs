@@ -7,7 +7,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, DeltaInput, GateOrder, GatedNorm, Init, Mixer, MixerSettings, SettingsError, causal_conv, delta_rule,
-    gated_rms_norm, l2_normalize, map_by_head, rms_norm, sigmoid, softplus,
+    gated_rms_norm, l2_normalize, linear, map_by_head, rms_norm, sigmoid, softplus,
 };
 use serde::{Deserialize, Serialize};
 
@@ -157,7 +157,7 @@ struct Decay {
 impl Decay {
     /// `log α`, `[b, l, h]`.
     fn log(&self, x: Tensor<3>) -> Tensor<3> {
-        let delta = softplus(self.rate_proj.forward(x) + self.dt_bias.val().unsqueeze());
+        let delta = softplus(linear(x, &self.rate_proj) + self.dt_bias.val().unsqueeze());
         delta * self.a_log.val().exp().neg().unsqueeze()
     }
 }
@@ -167,7 +167,7 @@ impl DeltaNet {
     fn project(&self, x: &Tensor<3>, conv: Tensor<3>) -> (DeltaInput, Tensor<3>) {
         let [b, l, _] = x.dims();
         let [g, n, h, p] = self.sizes;
-        let projected = self.in_proj.forward(x.clone());
+        let projected = linear(x.clone(), &self.in_proj);
         let input = ConvInput { x: projected, weight: self.conv_weight.val(), bias: None, silu: true };
         let (mixed, conv) = causal_conv(input, conv);
         let unit = |start| l2_normalize(mixed.clone().narrow(2, start, g * n).reshape([b, l, g, n]), UNIT_EPS);
@@ -175,7 +175,7 @@ impl DeltaNet {
             q: unit(0) * (n as f64).powf(-0.5),
             k: unit(g * n),
             v: mixed.clone().narrow(2, 2 * g * n, h * p).reshape([b, l, h, p]),
-            beta: sigmoid(self.beta_proj.forward(x.clone())),
+            beta: sigmoid(linear(x.clone(), &self.beta_proj)),
             log_decay: self.decay.as_ref().map(|decay| decay.log(x.clone())),
         };
         (input, conv)
@@ -201,11 +201,11 @@ impl Mixer for DeltaNet {
         let o = match &self.gate_proj {
             Some(gate) => {
                 let norm = GatedNorm { groups: 1, order: GateOrder::After, eps: self.norm_eps };
-                gated_rms_norm(o, gate.forward(x).reshape([b, l * h, p]), self.norm.val(), norm)
+                gated_rms_norm(o, linear(x, gate).reshape([b, l * h, p]), self.norm.val(), norm)
             }
             None => rms_norm(o, self.norm.val(), self.norm_eps),
         };
-        (self.out_proj.forward(o.reshape([b, l, h * p])), (conv, heads))
+        (linear(o.reshape([b, l, h * p]), &self.out_proj), (conv, heads))
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {

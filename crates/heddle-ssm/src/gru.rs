@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{GruInput, Init, Mixer, MixerSettings, SettingsError, gru};
+use heddle_kernels::{GruInput, Init, Mixer, MixerSettings, SettingsError, gru, linear};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::at_least;
@@ -70,12 +70,12 @@ impl Mixer for Gru {
 
     fn forward(&self, x: Tensor<3>, state: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
         let input = GruInput {
-            gates: self.in_proj.forward(x),
+            gates: linear(x, &self.in_proj),
             weight: self.recurrent_weight.val(),
             bias: self.recurrent_bias.val(),
         };
         let (h, state) = gru(input, state);
-        (self.out_proj.forward(h), state)
+        (linear(h, &self.out_proj), state)
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{Init, LstmInput, Mixer, MixerSettings, SettingsError, lstm};
+use heddle_kernels::{Init, LstmInput, Mixer, MixerSettings, SettingsError, linear, lstm};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::at_least;
@@ -70,9 +70,9 @@ impl Mixer for Lstm {
     }
 
     fn forward(&self, x: Tensor<3>, state: Self::State) -> (Tensor<3>, Self::State) {
-        let input = LstmInput { gates: self.in_proj.forward(x), weight: self.recurrent_weight.val() };
+        let input = LstmInput { gates: linear(x, &self.in_proj), weight: self.recurrent_weight.val() };
         let (h, state) = lstm(input, state);
-        (self.out_proj.forward(h), state)
+        (linear(h, &self.out_proj), state)
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {

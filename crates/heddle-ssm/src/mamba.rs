@@ -6,8 +6,8 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
-    ConvInput, GatedScanInput, Init, Mixer, MixerSettings, MixerState, ScanInput, SettingsError, causal_conv,
-    gated_scan, map_by_channel, rms_norm,
+    ConvInput, GatedScanInput, Init, Mixer, MixerSettings, MixerState, ScanInput, SettingsError, causal_conv, exp,
+    gated_scan, linear, map_by_channel, rms_norm,
 };
 use serde::{Deserialize, Serialize};
 
@@ -166,7 +166,7 @@ impl Selection {
     /// `[b, l, e]` → `[b, l, r + 2n]`
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         match (&self.proj, &self.constant) {
-            (Some(proj), _) => proj.forward(x),
+            (Some(proj), _) => linear(x, proj),
             (None, Some(constant)) => {
                 let ([b, l, _], [width]) = (x.dims(), constant.dims());
                 constant.val().reshape([1, 1, width]).expand([b, l, width])
@@ -234,7 +234,7 @@ impl Mamba {
         let [b, l, _] = u.dims();
         let (e, n, _) = self.sizes();
         let r = self.dt_proj.weight.dims()[0];
-        let xz = self.in_proj.forward(u);
+        let xz = linear(u, &self.in_proj);
         let x = xz.clone().slice([0..b, 0..l, 0..e]);
         let gate = xz.slice([0..b, 0..l, e..2 * e]);
         let bias = self.conv_bias.as_ref().map(Param::val);
@@ -247,10 +247,10 @@ impl Mamba {
             None => selected,
         };
         let scan = ScanInput {
-            delta: self.dt_proj.forward(delta),
+            delta: linear(delta, &self.dt_proj),
             write,
             read,
-            a: self.a_log.val().exp().neg(),
+            a: exp(self.a_log.val()).neg(),
             skip: self.skip.val(),
             u: x,
         };
@@ -270,7 +270,7 @@ impl Mixer for Mamba {
     fn forward(&self, u: Tensor<3>, state: MambaState) -> (Tensor<3>, MambaState) {
         let (scan, conv) = self.project(u, state.conv);
         let (y, ssm) = gated_scan(scan, state.ssm);
-        (self.out_proj.forward(y), MambaState { conv, ssm })
+        (linear(y, &self.out_proj), MambaState { conv, ssm })
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {

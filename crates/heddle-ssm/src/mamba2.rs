@@ -7,7 +7,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, GateOrder, GatedNorm, Init, Mixer, MixerSettings, SettingsError, SsdInput, causal_conv, gated_rms_norm,
-    map_by_head, silu_mul, softplus, ssd,
+    linear, map_by_head, silu_mul, softplus, ssd,
 };
 use serde::{Deserialize, Serialize};
 
@@ -207,7 +207,7 @@ impl Mamba2 {
         let [b, l, _] = u.dims();
         let [e, h, _] = self.sizes();
         let (g, n, width) = (self.groups, self.d_state, self.conv_weight.dims()[0]);
-        let projected = self.scaled_parts(self.in_proj.forward(u));
+        let projected = self.scaled_parts(linear(u, &self.in_proj));
         let gate = projected.clone().narrow(2, 0, e);
         let mixed = projected.clone().narrow(2, e, width);
         let (delta, delta_bias, softplus) = self.step_size(projected.narrow(2, e + width, h));
@@ -265,7 +265,7 @@ impl Mixer for Mamba2 {
             Some(gamma) => gated_rms_norm(y, gate, gamma.val(), self.gated_norm),
             None => silu_mul(gate, y),
         };
-        (self.out_proj.forward(y), (conv, heads))
+        (linear(y, &self.out_proj), (conv, heads))
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {

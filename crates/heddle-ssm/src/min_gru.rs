@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
-    Init, Mixer, MixerSettings, SettingsError, linear_recurrence, map_by_channel, sigmoid, sigmoid_mul,
+    Init, Mixer, MixerSettings, SettingsError, linear, linear_recurrence, map_by_channel, sigmoid, sigmoid_mul,
 };
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +86,7 @@ fn recur(gate: Tensor<3>, values: Tensor<3>, h: Tensor<2>) -> (Tensor<3>, Tensor
 impl MinGru {
     /// What enters the states, `[b, l, e]`.
     fn values(&self, x: Tensor<3>) -> Tensor<3> {
-        let values = self.value_proj.forward(x);
+        let values = linear(x, &self.value_proj);
         if self.positive { to_positive(values) } else { values }
     }
 }
@@ -100,8 +100,8 @@ impl Mixer for MinGru {
     }
 
     fn forward(&self, x: Tensor<3>, state: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
-        let (h, state) = recur(self.gate_proj.forward(x.clone()), self.values(x), state);
-        (self.out_proj.forward(h), state)
+        let (h, state) = recur(linear(x.clone(), &self.gate_proj), self.values(x), state);
+        (linear(h, &self.out_proj), state)
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {
@@ -116,7 +116,7 @@ impl Mixer for MinGru {
     /// What each unit's state holds of each value.
     fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
         let ([b, l, _], [e, _], device) = (x.dims(), self.out_proj.weight.dims(), x.device());
-        let gate = self.gate_proj.forward(x);
+        let gate = linear(x, &self.gate_proj);
         Some(map_by_channel([b, l, e], &rows, &device, |values, times| {
             recur(gate.clone().repeat_dim(0, times), values, Tensor::zeros([times * b, e], &device)).0
         }))

@@ -6,7 +6,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
-    ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, gelu, linear_recurrence, map_by_channel,
+    ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, gelu, linear, linear_recurrence, map_by_channel,
     sigmoid, sigmoid_mul, softplus,
 };
 use serde::{Deserialize, Serialize};
@@ -147,7 +147,7 @@ impl RgLru {
     /// The tokens after the convolution, and what it remembers.
     fn convolve(&self, u: Tensor<3>, conv: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
         let input = ConvInput {
-            x: self.in_proj.forward(u),
+            x: linear(u, &self.in_proj),
             weight: self.conv_weight.val(),
             bias: Some(self.conv_bias.val()),
             silu: false,
@@ -172,10 +172,10 @@ impl Mixer for RgLru {
     }
 
     fn forward(&self, u: Tensor<3>, (conv, h): Self::State) -> (Tensor<3>, Self::State) {
-        let gate = gelu(self.gate_proj.forward(u.clone()));
+        let gate = gelu(linear(u.clone(), &self.gate_proj));
         let (x, conv) = self.convolve(u, conv);
         let (h, last) = self.gates(&x).recur(x, h);
-        (self.out_proj.forward(gate * h), (conv, last))
+        (linear(gate * h, &self.out_proj), (conv, last))
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {

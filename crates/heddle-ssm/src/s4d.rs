@@ -7,7 +7,8 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
-    ComplexInput, Init, Mixer, MixerSettings, SettingsError, complex_recurrence, gelu, map_by_channel, sigmoid_mul,
+    ComplexInput, Init, Mixer, MixerSettings, SettingsError, complex_recurrence, gelu, linear, map_by_channel,
+    sigmoid_mul,
 };
 use serde::{Deserialize, Serialize};
 
@@ -152,7 +153,7 @@ impl Mixer for S4d {
     fn forward(&self, u: Tensor<3>, state: Self::State) -> (Tensor<3>, Self::State) {
         let (s, [re, im]) = self.filter(u, state);
         let z = gelu(s);
-        (sigmoid_mul(self.gate_proj.forward(z.clone()), self.out_proj.forward(z)), (re, im))
+        (sigmoid_mul(linear(z.clone(), &self.gate_proj), linear(z, &self.out_proj)), (re, im))
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {

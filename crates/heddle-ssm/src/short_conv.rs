@@ -5,7 +5,7 @@ use core::ops::Range;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, map_by_channel};
+use heddle_kernels::{ConvInput, Init, Mixer, MixerSettings, SettingsError, causal_conv, linear, map_by_channel};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{at_least, init_conv, init_conv_bias};
@@ -71,7 +71,7 @@ impl ShortConv {
     /// `B`, `C` and `x` of `u`, each `[b, l, d]`.
     fn project(&self, u: Tensor<3>) -> [Tensor<3>; 3] {
         let [d, _] = self.conv_weight.dims();
-        let projected = self.in_proj.forward(u);
+        let projected = linear(u, &self.in_proj);
         [0, 1, 2].map(|i| projected.clone().narrow(2, i * d, d))
     }
 
@@ -97,7 +97,7 @@ impl Mixer for ShortConv {
             Some(bias) => mixed + bias.val().unsqueeze(),
             None => mixed,
         };
-        (self.out_proj.forward(read * mixed), state)
+        (linear(read * mixed, &self.out_proj), state)
     }
 
     fn state_bytes(&self, _length: usize, _d_model: usize) -> u64 {

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
-use heddle_kernels::{Init, SettingsError, sigmoid};
+use heddle_kernels::{Init, SettingsError, linear, sigmoid};
 use serde::{Deserialize, Serialize};
 
 use super::{Activation, ChannelMixer, ChannelSettings, SwiGlu, inner_width};
@@ -212,7 +212,7 @@ impl Experts {
         let device = x.device();
         let shared = self.shared_answer(x.clone());
         let rows: Tensor<2> = x.reshape([tokens, d]);
-        let logits = self.router.forward(rows.clone());
+        let logits = linear(rows.clone(), &self.router);
         let weights = match self.settings.scores {
             RouterScores::Softmax => activation::softmax(logits.clone(), 1),
             RouterScores::Sigmoid => sigmoid(logits.clone()),
@@ -250,7 +250,7 @@ impl Experts {
     fn shared_answer(&self, x: Tensor<3>) -> Option<Tensor<3>> {
         let answer = self.shared.as_ref()?.forward(x.clone());
         Some(match &self.shared_gate {
-            Some(gate) => sigmoid(gate.forward(x)) * answer,
+            Some(gate) => sigmoid(linear(x, gate)) * answer,
             None => answer,
         })
     }

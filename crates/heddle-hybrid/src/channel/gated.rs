@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use heddle_kernels::{Init, SettingsError, silu_mul};
+use heddle_kernels::{Init, SettingsError, linear, silu_mul};
 use serde::{Deserialize, Serialize};
 
 use super::{Activation, ChannelMixer, ChannelSettings, inner_width};
@@ -91,18 +91,18 @@ impl SwiGlu {
     }
 
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let up = self.up.forward(x.clone());
+        let up = linear(x.clone(), &self.up);
         let inner = match &self.gate {
             None => self.activation.forward(up),
             Some(gate) => {
-                let gate = scaled(gate.forward(x), self.gate_scale);
+                let gate = scaled(linear(x, gate), self.gate_scale);
                 match self.activation {
                     Activation::Silu => silu_mul(gate, up),
                     other => other.forward(gate) * up,
                 }
             }
         };
-        scaled(self.down.forward(inner), self.output_scale)
+        scaled(linear(inner, &self.down), self.output_scale)
     }
 
     pub(super) fn flops(&self) -> u64 {

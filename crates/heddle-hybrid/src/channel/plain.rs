@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use heddle_kernels::{Init, SettingsError, gelu, relu_squared, silu};
+use heddle_kernels::{Init, SettingsError, gelu, linear, relu_squared, silu};
 use serde::{Deserialize, Serialize};
 
 use super::{ChannelMixer, ChannelSettings, inner_width};
@@ -75,7 +75,7 @@ pub struct Mlp {
 
 impl Mlp {
     pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.down.forward(self.activation.forward(self.up.forward(x)))
+        linear(self.activation.forward(linear(x, &self.up)), &self.down)
     }
 
     pub(super) fn flops(&self) -> u64 {

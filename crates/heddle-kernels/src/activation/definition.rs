@@ -42,6 +42,11 @@ pub fn relu_squared_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::relu(x).square()
 }
 
+/// `eˣ`.
+pub fn exp_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.exp()
+}
+
 /// `log(1 + eˣ)`, without overflow at large `x`.
 pub fn softplus_by_definition<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::softplus(x, 1.0)

@@ -9,8 +9,8 @@ use std::fmt::Debug;
 use burn::tensor::{Shape, Tensor};
 
 pub use definition::{
-    gelu_by_definition, relu_squared_by_definition, sigmoid_by_definition, sigmoid_mul_by_definition,
-    silu_by_definition, silu_mul_by_definition, softplus_by_definition,
+    exp_by_definition, gelu_by_definition, relu_squared_by_definition, sigmoid_by_definition,
+    sigmoid_mul_by_definition, silu_by_definition, silu_mul_by_definition, softplus_by_definition,
 };
 
 use crate::cpu::Array;
@@ -76,6 +76,18 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// ```
 pub fn relu_squared<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if native::has_kernels(&x) { apply(ReluSquared, [x]) } else { relu_squared_by_definition(x) }
+}
+
+/// `eˣ`: [`exp_by_definition`] as one kernel.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// let x = Tensor::<1>::from_data([0.0, -1e30], &Device::flex());
+/// assert_eq!(heddle_kernels::exp(x).into_data().to_vec::<f32>()?, [1.0, 0.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
+pub fn exp<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if native::has_kernels(&x) { apply(Exp, [x]) } else { exp_by_definition(x) }
 }
 
 /// `log(1 + eˣ)`, without overflow at large `x`: [`softplus_by_definition`] as one kernel.
@@ -212,6 +224,20 @@ impl Elementwise<1> for ReluSquared {
     #[inline(always)]
     fn gradient<I: Isa>(self, [x]: [Lanes<I>; 1], g: Lanes<I>) -> [Lanes<I>; 1] {
         [g * x.at_least(0.0) * 2.0]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Exp;
+
+impl Elementwise<1> for Exp {
+    #[inline(always)]
+    fn value<I: Isa>(self, [x]: [Lanes<I>; 1]) -> Lanes<I> {
+        math::exp(x)
+    }
+    #[inline(always)]
+    fn gradient<I: Isa>(self, [x]: [Lanes<I>; 1], g: Lanes<I>) -> [Lanes<I>; 1] {
+        [g * math::exp(x)]
     }
 }
 

@@ -60,6 +60,11 @@ fn relu_squared_is_its_formula() {
 }
 
 #[test]
+fn exp_is_its_formula() {
+    assert_unary("exp", exp, exp_by_definition, f64::exp);
+}
+
+#[test]
 fn softplus_is_its_formula() {
     assert_unary("softplus", softplus, softplus_by_definition, softplus_in_f64);
 }

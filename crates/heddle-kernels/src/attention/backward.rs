@@ -72,7 +72,7 @@ pub(super) fn backward(call: Attention<'_>, kept: Kept<'_>, wanted: Wanted, leve
 /// The gradients of an attention, by a given plan.
 pub(super) fn backward_by(plan: Plan, of: (Attention<'_>, Kept<'_>), wanted: Wanted, level: Level) -> Gradients {
     let (call, kept) = of;
-    let dims @ Dims { b, h, g, l, m, p } = call.dims;
+    let dims @ Dims { b, h, g, l, m, p, .. } = call.dims;
     let width = dims.padded();
     let zeros = |wanted: bool, length: usize| vec![0.0; if wanted { length } else { 0 }];
     let mut q = zeros(wanted.queries, b * h * l * p);

@@ -24,7 +24,10 @@ pub(super) struct Dims {
     pub(super) h: usize,
     pub(super) g: usize,
     pub(super) l: usize,
+    /// Keys.
     pub(super) m: usize,
+    /// Places for keys in each head of their array.
+    pub(super) room: usize,
     pub(super) p: usize,
 }
 
@@ -147,8 +150,8 @@ impl<'a> Attention<'a> {
     /// The rows of a key head in an array like that of the keys.
     #[inline(always)]
     pub(super) fn head<'b>(&self, of: &'b [f32], head: usize) -> &'b [f32] {
-        let size = self.dims.m * self.dims.p;
-        &of[head * size..][..size]
+        let Dims { m, room, p, .. } = self.dims;
+        &of[head * room * p..][..m * p]
     }
 
     /// A block's row in an array `[b, h, l, width]`, if there is such a row.

@@ -26,7 +26,7 @@ pub(super) fn pays(dims: &Dims) -> bool {
 
 /// Attends.
 pub(super) fn forward(call: Attention<'_>, level: Level) -> Attended {
-    let dims @ Dims { b, h, g, l, m, p } = call.dims;
+    let dims @ Dims { b, h, g, l, m, p, .. } = call.dims;
     let (rows, chunks) = (l * dims.shared(), m.div_ceil(CHUNK));
     // A row's part of a chunk: largest score, sum of weights, weighted values.
     let part = dims.padded() + 2;

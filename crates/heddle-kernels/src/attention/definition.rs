@@ -33,7 +33,7 @@ pub fn attention_by_definition(input: AttentionInput, rule: AttentionRule) -> Te
 /// As [`attention_by_definition`].
 pub fn attention_with_lse_by_definition(input: AttentionInput, rule: AttentionRule) -> (Tensor<4>, Tensor<3>) {
     let [b, h, l, p] = input.check(&rule);
-    let AttentionInput { q, k, v, slopes } = input;
+    let AttentionInput { q, k, v, slopes } = input.filled(&rule);
     let [_, g, m, _] = k.dims();
     let device = q.device();
     // One group of h/g query heads after another reads the same key head.

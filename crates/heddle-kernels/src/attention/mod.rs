@@ -43,7 +43,9 @@ impl AttentionInput {
     /// If they do not fit together.
     fn check(&self, rule: &AttentionRule) -> [usize; 4] {
         let dims @ [b, h, l, p] = self.q.dims();
-        let [bk, g, m, pk] = self.k.dims();
+        let [bk, g, room, pk] = self.k.dims();
+        let m = rule.keys.unwrap_or(room);
+        assert!(m <= room, "attention: there are places for {room} keys, not for {m}");
         assert!(b == bk && p == pk, "attention: keys {:?} do not fit queries {:?}", self.k.dims(), self.q.dims());
         assert!(
             self.v.dims() == self.k.dims(),
@@ -62,6 +64,20 @@ impl AttentionInput {
         }
         rule.check(l, m);
         dims
+    }
+
+    /// The same without the places that hold no key.
+    fn filled(self, rule: &AttentionRule) -> Self {
+        match rule.keys {
+            Some(m) if m < self.k.dims()[2] => Self { k: self.k.narrow(2, 0, m), v: self.v.narrow(2, 0, m), ..self },
+            _ => self,
+        }
+    }
+
+    /// What the kernel gets: where gradients may be asked for, the keys that are there, which they then have the shape of;
+    /// elsewhere the array as it is.
+    fn for_kernel(self, rule: &AttentionRule) -> Self {
+        if self.q.is_autodiff() { self.filled(rule) } else { self }
     }
 }
 
@@ -100,6 +116,7 @@ pub fn attention(input: AttentionInput, rule: AttentionRule) -> Tensor<4> {
     if !native::has_kernels(&input.q) {
         return attention_by_definition(input, rule);
     }
+    let input = input.for_kernel(&rule);
     let operation = SoftmaxAttention::new(&input, rule, false);
     let [o] = native::apply(operation, input.into_floats(), vec![]);
     Tensor::from_dispatch(o)
@@ -120,6 +137,7 @@ pub fn attention_with_lse(input: AttentionInput, rule: AttentionRule) -> (Tensor
     if !native::has_kernels(&input.q) {
         return attention_with_lse_by_definition(input, rule);
     }
+    let input = input.for_kernel(&rule);
     let operation = SoftmaxAttention::new(&input, rule, true);
     let [o, lse] = native::apply(operation, input.into_floats(), vec![]);
     (Tensor::from_dispatch(o), Tensor::from_dispatch(lse))
@@ -145,8 +163,9 @@ struct SoftmaxAttention {
 impl SoftmaxAttention {
     fn new(input: &AttentionInput, rule: AttentionRule, with_lse: bool) -> Self {
         let [b, h, l, p] = input.q.dims();
-        let [_, g, m, _] = input.k.dims();
-        Self { dims: Dims { b, h, g, l, m, p }, rule, sloped: input.slopes.is_some(), with_lse }
+        let [_, g, room, _] = input.k.dims();
+        let m = rule.keys.unwrap_or(room);
+        Self { dims: Dims { b, h, g, l, m, room, p }, rule, sloped: input.slopes.is_some(), with_lse }
     }
 
     fn call<'a>(&'a self, inputs: &Views<'a, 4>) -> Attention<'a> {
@@ -174,7 +193,7 @@ impl Operation<4> for SoftmaxAttention {
         gradients: &[Option<&[f32]>],
         wanted: [bool; 4],
     ) -> [Option<Array>; 4] {
-        let Dims { b, h, g, l, m, p } = self.dims;
+        let Dims { b, h, g, l, m, p, .. } = self.dims;
         let g_lse = gradients.get(1).copied().flatten();
         let kept = Kept { lse: kept[0], o: kept[1], g_o: gradients[0], g_lse };
         let wanted = Wanted { queries: wanted[0] || (self.sloped && wanted[3]), keys: wanted[1] || wanted[2] };

@@ -21,6 +21,9 @@ pub struct AttentionRule {
     pub softcap: Option<f64>,
     /// Of what is left, a query sees the keys of these blocks only; none stands for all blocks.
     pub blocks: Option<BlockMask>,
+    /// How many keys there are, in the first places of an array that may have room for more; none stands for all places.
+    /// What lies in the others is not read.
+    pub keys: Option<usize>,
 }
 
 impl AttentionRule {
@@ -34,7 +37,7 @@ impl AttentionRule {
     /// Attention over heads of width `p` in which every query sees every key.
     pub fn full(p: usize) -> Self {
         let scale = (p as f64).powf(-0.5);
-        Self { causal: false, window: None, sinks: 0, offset: 0, scale, softcap: None, blocks: None }
+        Self { causal: false, window: None, sinks: 0, offset: 0, scale, softcap: None, blocks: None, keys: None }
     }
 
     /// Whether a query at position `i` (counted like the keys) sees key `j`.

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::simd::{Isa, Kernel, LANES, Lanes, Level};
+use super::tasks::for_each;
 
 /// Elements that a task computes: 64 KiB of each array.
 const PIECE: usize = 1 << 14;
@@ -20,7 +21,7 @@ pub(crate) trait Elementwise<const N: usize>: Copy + Send + Sync {
 pub(crate) fn values<F: Elementwise<N>, const N: usize>(function: F, x: [&[f32]; N], level: Level) -> Vec<f32> {
     let mut y = vec![0.0; x[0].len()];
     let pieces = y.par_chunks_mut(PIECE).enumerate();
-    pieces.for_each(|(i, y)| level.run(Values { function, x: x.map(|x| &x[i * PIECE..][..y.len()]), y }));
+    for_each(pieces, |(i, y)| level.run(Values { function, x: x.map(|x| &x[i * PIECE..][..y.len()]), y }));
     y
 }
 

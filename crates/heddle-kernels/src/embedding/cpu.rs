@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::tasks::for_each;
+
 /// Floats that a task copies or sums, about.
 const PIECE: usize = 1 << 14;
 
@@ -12,7 +14,7 @@ pub(super) fn forward(weight: &[f32], [v, d]: [usize; 2], tokens: &[usize]) -> V
     }
     let rows = PIECE.div_ceil(d);
     let mut x = vec![0.0; tokens.len() * d];
-    x.par_chunks_mut(rows * d).zip(tokens.par_chunks(rows)).for_each(|(x, tokens)| {
+    for_each(x.par_chunks_mut(rows * d).zip(tokens.par_chunks(rows)), |(x, tokens)| {
         for (x, token) in x.chunks_exact_mut(d).zip(tokens) {
             x.copy_from_slice(&weight[token * d..][..d]);
         }

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
+use crate::cpu::tasks::for_each;
 
 /// Floats that a task normalises, about: 64 KiB.
 const PIECE: usize = 1 << 14;
@@ -14,7 +15,7 @@ pub(super) fn forward(x: &[f32], n: usize, eps: f32, level: Level) -> (Vec<f32>,
     let mut factors = vec![0.0; x.len() / n];
     let outputs = y.par_chunks_mut(rows * n).zip(factors.par_chunks_mut(rows));
     let tasks = x.par_chunks(rows * n).zip(outputs);
-    tasks.for_each(|(x, (y, factors))| level.run(Forward { x, n, eps, y, factors }));
+    for_each(tasks, |(x, (y, factors))| level.run(Forward { x, n, eps, y, factors }));
     (y, factors)
 }
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{tokens_backward, tokens_forward};
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
-use crate::cpu::tasks::sum_rows;
+use crate::cpu::tasks::{for_each, sum_rows};
 
 /// The normalised tokens, and the mean and the factor `1 / √(var x + ε)` of each.
 pub(super) fn forward(x: &[f32], gamma: &[f32], beta: Option<&[f32]>, eps: f32, level: Level) -> (Vec<f32>, Vec<f32>) {
@@ -14,7 +14,7 @@ pub(super) fn forward(x: &[f32], gamma: &[f32], beta: Option<&[f32]>, eps: f32, 
     let mut moments = vec![0.0; x.len() / d * 2];
     let outputs = y.par_chunks_mut(tokens * d).zip(moments.par_chunks_mut(tokens * 2));
     let tasks = x.par_chunks(tokens * d).zip(outputs);
-    tasks.for_each(|(x, (y, moments))| level.run(Forward { x, gamma, beta, eps, y, moments }));
+    for_each(tasks, |(x, (y, moments))| level.run(Forward { x, gamma, beta, eps, y, moments }));
     (y, moments)
 }
 

@@ -7,7 +7,7 @@ use super::{tokens_backward, tokens_forward};
 use crate::activation::silu_slope;
 use crate::cpu::math::sigmoid;
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes, Level};
-use crate::cpu::tasks::sum_rows;
+use crate::cpu::tasks::{for_each, sum_rows};
 
 /// What is normalised.
 #[derive(Clone, Copy)]
@@ -54,7 +54,7 @@ pub(super) fn forward(rows: Rows<'_>, eps: f32, level: Level) -> (Vec<f32>, Vec<
     let mut y = vec![0.0; rows.x.len()];
     let mut factors = vec![0.0; rows.x.len() / d * rows.groups];
     let outputs = y.par_chunks_mut(tokens * d).zip(factors.par_chunks_mut(tokens * rows.groups)).enumerate();
-    outputs.for_each(|(i, (y, factors))| {
+    for_each(outputs, |(i, (y, factors))| {
         level.run(Forward { rows: rows.tokens(i * tokens, y.len() / d), eps, y, factors });
     });
     (y, factors)

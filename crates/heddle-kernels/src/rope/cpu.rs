@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::{Pairing, Rotary};
 use crate::cpu::simd::{Isa, Kernel, LANES, Level};
+use crate::cpu::tasks::for_each;
 
 /// Floats that a task turns, about: 64 KiB.
 const PIECE: usize = 1 << 14;
@@ -21,7 +22,7 @@ pub(super) fn rotate(x: &[f32], [_, _, l, p]: [usize; 4], rotary: &Rotary, turn:
     let rows = PIECE.div_ceil(p);
     let mut y = vec![0.0; x.len()];
     let pieces = x.par_chunks(rows * p).zip(y.par_chunks_mut(rows * p)).enumerate();
-    pieces.for_each(|(i, (x, y))| level.run(Rows { x, y, p, first: i * rows, l, pairing: rotary.pairing, table }));
+    for_each(pieces, |(i, (x, y))| level.run(Rows { x, y, p, first: i * rows, l, pairing: rotary.pairing, table }));
     y
 }
 

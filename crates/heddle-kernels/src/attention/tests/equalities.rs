@@ -183,7 +183,7 @@ fn the_plan_of_the_backward_pass_changes_no_bit() {
         let mut random = Random::new(9);
         let (inputs, upstream) = (case.sample(&mut random), case.sample_upstream(&mut random));
         let call = Attention {
-            dims: Dims { b, h, g, l, m, p },
+            dims: Dims { b, h, g, l, m, room: m, p },
             rule: &case.rule,
             q: &inputs[0],
             k: &inputs[1],
@@ -225,4 +225,41 @@ fn every_instruction_set_computes_the_same() {
             assert_gradients_near(&format!("{level:?}"), &other.gradients, &wide(&portable.gradients));
         }
     }
+}
+
+#[test]
+fn places_without_a_key_are_not_read() {
+    let rules = [
+        AttentionRule::causal(9, 69),
+        AttentionRule { window: Some(20), sinks: 3, ..AttentionRule::causal(9, 69) },
+        AttentionRule { causal: false, ..AttentionRule::causal(9, 69) },
+    ];
+    let (m, room) = (70, 91);
+    for (rule, l) in rules.into_iter().flat_map(|rule| [(rule.clone(), 1), (AttentionRule { offset: 30, ..rule }, 40)])
+    {
+        let case = Case { sizes: [2, 4, 2, l, m, 9], rule: AttentionRule { keys: Some(m), ..rule }, sloped: false };
+        let sample = case.sample(&mut Random::new(5));
+        let autodiff = [Device::flex().autodiff()];
+        for device in devices().into_iter().chain(autodiff) {
+            let flat: Vec<Tensor<1>> = sample.iter().map(|x| Tensor::from_data(x.as_slice(), &device)).collect();
+            let input = case.unflatten(&flat);
+            let spare = Tensor::full([2, 2, room - m, 9], f32::NAN, &device);
+            let roomy = |x: &Tensor<4>| Tensor::cat(vec![x.clone(), spare.clone()], 2);
+            let with_room = AttentionInput { k: roomy(&input.k), v: roomy(&input.v), ..input.clone() };
+            for attend in [attention_with_lse, attention_with_lse_by_definition] {
+                let (o, lse) = attend(with_room.clone(), case.rule.clone());
+                let (tight, tight_lse) = attend(input.clone(), case.rule.clone());
+                assert_eq!(o.into_data(), tight.into_data(), "{case:?}");
+                assert_eq!(lse.into_data(), tight_lse.into_data(), "{case:?}");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "attention: there are places for 3 keys, not for 4")]
+fn keys_without_a_place_are_refused() {
+    let ones = Tensor::<4>::ones([1, 1, 3, 2], &Device::flex());
+    let rule = AttentionRule { keys: Some(4), ..AttentionRule::causal(2, 0) };
+    attention(AttentionInput { q: ones.clone(), k: ones.clone(), v: ones, slopes: None }, rule);
 }
