@@ -69,6 +69,7 @@ const SUITE: &[(&str, &str)] = &[
     ("coreference", r#"{"train": [{"length": 4096}]}"#),
     ("dyck", r#"{"train": [{"length": 4096, "depth": 8}]}"#),
     ("forgetting_recall", r#"{"train": [{"length": 4096, "pairs": 256, "updates": 128}]}"#),
+    ("frequent_words", r#"{"train": [{"length": 4096}]}"#),
     ("fuzzy_recall", r#"{"train": [{"length": 4096}]}"#),
     ("in_context_recall", r#"{"train": [{"length": 4096}]}"#),
     ("induction", r#"{"train": [{"length": 4096}]}"#),

@@ -19,6 +19,7 @@
 //! | `coreference` | [the noun a pronoun stands for](coreference) | Levesque et al. 2012 |
 //! | `dyck` | [brackets of bounded depth](dyck) | arXiv:2010.07515 |
 //! | `forgetting_recall` | [recall with forgetting](recall) | arXiv:2312.04927 |
+//! | `frequent_words` | [frequent words of a list](frequent_words) | arXiv:2404.06654 |
 //! | `fuzzy_recall` | [fuzzy in-context recall](fuzzy_recall) | arXiv:2403.17844 |
 //! | `in_context_recall` | [in-context recall](in_context_recall) | arXiv:2403.17844 |
 //! | `induction` | [induction heads](induction) | arXiv:2312.00752, arXiv:2209.11895 |
@@ -74,6 +75,7 @@ pub mod coreference;
 mod draw;
 pub mod dyck;
 mod error;
+pub mod frequent_words;
 pub mod fuzzy_recall;
 mod haystack;
 pub mod in_context_recall;

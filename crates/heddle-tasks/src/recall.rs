@@ -350,4 +350,17 @@ impl<V: Variant> Recipe for Recall<V> {
         }
         plan.queries.write(stream, &mut scratch.queries, out);
     }
+
+    /// As in [`mqar`](crate::mqar), a token bears its own number, not its number among those of its role.
+    fn describe_token(&self, token: u32) -> String {
+        let (first_value, second) = self.bounds();
+        match token {
+            0 => "filler".to_owned(),
+            key if V::WIDTH == 1 && key < first_value => format!("key {key}"),
+            key if key < second => format!("first key {key}"),
+            key if key < first_value => format!("second key {key}"),
+            value if (value as usize) < self.vocab => format!("value {value}"),
+            other => format!("{other} is no token of this vocabulary"),
+        }
+    }
 }

@@ -10,6 +10,7 @@ use crate::compression::Compression;
 use crate::copying::Copying;
 use crate::coreference::Coreference;
 use crate::dyck::Dyck;
+use crate::frequent_words::FrequentWords;
 use crate::fuzzy_recall::FuzzyRecall;
 use crate::in_context_recall::{InContextRecall, NoisyRecall};
 use crate::induction::InductionHeads;
@@ -128,6 +129,7 @@ impl TaskRegistry {
             registry.register::<Segmented<Copying>>(),
             registry.register::<Segmented<Coreference>>(),
             registry.register::<Segmented<Dyck>>(),
+            registry.register::<Segmented<FrequentWords>>(),
             registry.register::<Segmented<FuzzyRecall>>(),
             registry.register::<Segmented<InContextRecall>>(),
             registry.register::<Segmented<InductionHeads>>(),

@@ -51,6 +51,19 @@ fn multi_pass_recall_is_what_it_says() {
     });
 }
 
+#[test]
+fn tokens_are_described_by_their_ranges_with_their_own_numbers() {
+    let task = build("forgetting_recall", json!({"vocab": 18, "train": [{"length": 32, "pairs": 4, "updates": 1}]}));
+    let described = [0, 1, 8, 9, 17, 18].map(|token| task.describe_token(token));
+    let plain = ["filler", "key 1", "key 8", "value 9", "value 17", "18 is no token of this vocabulary"];
+    assert_eq!(described, plain);
+    let task = build("compositional_recall", json!({"vocab": 18, "train": [{"length": 32, "pairs": 4}]}));
+    let described = [0, 1, 5, 6, 11, 12, 17, 18].map(|token| task.describe_token(token));
+    let composed = ["first key 1", "first key 5", "second key 6", "second key 11", "value 12", "value 17"];
+    assert_eq!(described[1..7], composed);
+    assert_eq!([&described[0], &described[7]], ["filler", "18 is no token of this vocabulary"]);
+}
+
 fn first(kind: &str, settings: Value) -> Example {
     let mut example = Example::default();
     build(kind, settings).example(Split::Train, 0, 0, 0, &mut example);
