@@ -12,4 +12,5 @@ mod pretrained;
 mod references;
 mod results;
 mod resume;
+mod tasks;
 mod tensorboard;

@@ -173,6 +173,9 @@ enum TaskVerb {
         /// Override a setting of the task; may be repeated
         #[arg(long = "set", value_name = "KEY=VALUE")]
         overrides: Vec<String>,
+        /// Print the task's part of the reference page, in Markdown
+        #[arg(long, conflicts_with = "overrides")]
+        markdown: bool,
     },
     /// Write examples: for another program, or to look at
     #[command(after_help = "Examples:\n  heddle task sample mqar --n 3 --split test | head -1\n  heddle task sample \
@@ -223,7 +226,8 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
         Verb::Task(verb) => {
             match verb {
                 TaskVerb::List { json } => task_verbs::list(registry, json, out)?,
-                TaskVerb::Show { task, overrides } => task_verbs::show(&task, &overrides, registry, out)?,
+                TaskVerb::Show { task, markdown: true, .. } => out.line(task_verbs::page(&task, registry)?.trim())?,
+                TaskVerb::Show { task, overrides, .. } => task_verbs::show(&task, &overrides, registry, out)?,
                 TaskVerb::Sample(args) => task_sample::sample(&args, registry, out)?,
                 TaskVerb::Stats(args) => task_stats::stats(&args, registry, out)?,
             }

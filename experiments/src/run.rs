@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use heddle_hybrid::{Init, Model, ModelError};
-use heddle_tasks::{Split, Task, TaskError, content_hash};
+use heddle_tasks::{Readout, Split, Task, TaskError, content_hash};
 use serde_json::Value;
 
 use crate::Registry;
@@ -94,6 +94,14 @@ fn prepare(planned: &PlannedRun, registry: &Registry) -> Result<Prepared, RunErr
     let config = &planned.config;
     let device = device(&config.device)?.autodiff();
     let task = build_task(config, registry)?;
+    if task.readout() == Readout::Item {
+        let text = format!(
+            "'{}' asks for many items at one position, which no model here has a read-out for yet; train another task, or \
+             take its data elsewhere with `heddle task sample`",
+            task.kind()
+        );
+        return Err(planned.blame("task.kind", &text).into());
+    }
     let slices = task.slices(Split::Train).len();
     if let Some(stage) = config.train.curriculum.iter().find(|stage| stage.weights.len() != slices) {
         let weights = stage.weights.len();
