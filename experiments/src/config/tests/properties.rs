@@ -90,12 +90,14 @@ fn changed(value: &Value) -> Vec<Value> {
             Value::String(text) if text == "cosine" => json!("constant"),
             Value::String(text) if text == "rms" => json!("layer"),
             Value::String(text) if text == "pre" => json!("post"),
+            Value::String(text) if text == "stages" => json!([{"steps": 1, "weights": [1.0]}]),
             Value::String(text) => json!(format!("{text}x")),
             Value::Null => json!(0.5),
             _ => json!(["other"]),
         }];
     };
     let change = |(key, value): (&String, &Value)| -> Vec<Value> {
+        let value = if key == "curriculum" { &json!("stages") } else { value };
         let with = |other| {
             let mut table = table.clone();
             table.insert(key.clone(), other);
