@@ -12,5 +12,6 @@ mod pretrained;
 mod references;
 mod results;
 mod resume;
+mod slurm;
 mod tasks;
 mod tensorboard;

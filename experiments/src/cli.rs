@@ -5,18 +5,19 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
 use crate::bench_model::{self, ModelArgs};
-use crate::config::{ConfigError, Loaded, PlannedRun, load};
+use crate::config::{ConfigError, Loaded, PlannedRun, SlurmConfig, load};
 use crate::generate::GenerateVerbError;
 use crate::model_verbs::{self, ModelVerb};
 use crate::pretrained::ModelDirError;
 use crate::report::{ReportOptions, write_report};
 use crate::run::{Finished, RunError, RunOptions, check, run};
-use crate::sweep::{SweepOptions, sweep};
+use crate::slurm::{self, SlurmError, Until};
+use crate::sweep::{SweepOptions, Swept, sweep};
 use crate::task_sample::{self, SampleArgs, SampleError};
 use crate::task_stats::{self, StatsArgs};
 use crate::task_verbs;
@@ -144,6 +145,36 @@ struct SweepArgs {
     /// Runs at a time [default: one for each core]
     #[arg(long)]
     jobs: Option<usize>,
+    /// Where the runs are executed: on this machine, or by Slurm as the config's table `[slurm]` asks
+    #[arg(long, value_enum, default_value_t = Launcher::Local)]
+    launcher: Launcher,
+    /// With Slurm: write the job files, and submit nothing
+    #[arg(long, conflicts_with = "detach")]
+    no_submit: bool,
+    /// With Slurm: submit, and do not wait for the runs; the same command without this follows them
+    #[arg(long)]
+    detach: bool,
+}
+
+impl SweepArgs {
+    /// Ends the program if options are given that the launcher has no use for.
+    fn check(&self) {
+        let useless = match self.launcher {
+            Launcher::Local if self.no_submit => "--no-submit needs --launcher slurm",
+            Launcher::Local if self.detach => "--detach needs --launcher slurm",
+            Launcher::Slurm if self.jobs.is_some() => {
+                "--jobs is for this machine; with Slurm, set `slurm.at_once` in the config"
+            }
+            _ => return,
+        };
+        Cli::command().error(clap::error::ErrorKind::ArgumentConflict, useless).exit()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Launcher {
+    Local,
+    Slurm,
 }
 
 #[derive(Debug, clap::Args)]
@@ -212,6 +243,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
         || error.downcast_ref::<GenerateVerbError>().is_some_and(GenerateVerbError::is_usage)
         || error.downcast_ref::<ModelDirError>().is_some_and(ModelDirError::is_usage)
+        || matches!(error.downcast_ref(), Some(SlurmError::NoSlurm(_) | SlurmError::Path(_)))
         || matches!(error.downcast_ref(), Some(crate::report::ReportError::NoRun { .. }))
 }
 
@@ -273,11 +305,21 @@ fn run_verb(args: RunArgs, registry: &Registry, out: &mut Out) -> anyhow::Result
 }
 
 fn sweep_verb(args: SweepArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
-    let planned = load_config(&args.common, registry)?.expand();
+    args.check();
+    let loaded = load_config(&args.common, registry)?;
+    let asked = loaded.slurm.clone();
+    let planned = loaded.expand();
     planned.iter().try_for_each(|run| check(run, registry))?;
-    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let options = SweepOptions { out: args.common.out.clone(), jobs, progress: true };
-    let swept = sweep(&planned, &options)?;
+    let swept = match args.launcher {
+        Launcher::Local => {
+            let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+            sweep(&planned, &SweepOptions { out: args.common.out.clone(), jobs, progress: true })?
+        }
+        Launcher::Slurm => match slurm_sweep(&args, &planned, &asked, out)? {
+            Some(swept) => swept,
+            None => return Ok(ExitCode::SUCCESS),
+        },
+    };
     if swept.skipped > 0 {
         out.line(&format!("{} of {} runs were finished before.", swept.skipped, planned.len()))?;
     }
@@ -291,6 +333,28 @@ fn sweep_verb(args: SweepArgs, registry: &Registry, out: &mut Out) -> anyhow::Re
         complain(&format!("failed: {}: {reason}", directory.display()));
     }
     Ok(if swept.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A sweep on a cluster; nothing if it is not waited for.
+fn slurm_sweep(
+    args: &SweepArgs,
+    planned: &[PlannedRun],
+    asked: &SlurmConfig,
+    out: &mut Out,
+) -> anyhow::Result<Option<Swept>> {
+    let until = match (args.no_submit, args.detach) {
+        (true, _) => Until::Written,
+        (_, true) => Until::Submitted,
+        _ => Until::Finished,
+    };
+    let mut told = Ok(());
+    let mut tell = |line: &str| told = std::mem::replace(&mut told, Ok(())).and_then(|()| out.line(line));
+    let swept = slurm::sweep(planned, &args.common.out, asked, until, &mut tell)?;
+    told?;
+    if until == Until::Submitted {
+        out.line("The same command without --detach follows the jobs.")?;
+    }
+    Ok((until == Until::Finished).then_some(swept))
 }
 
 /// What the comment at the head of a run file asks (its first paragraph) and expects (after `Expect:`).

@@ -34,6 +34,7 @@ mod registry;
 pub mod report;
 pub mod result;
 pub mod run;
+pub mod slurm;
 pub mod sweep;
 mod task_sample;
 mod task_stats;

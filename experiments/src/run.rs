@@ -14,7 +14,7 @@ use crate::Registry;
 use crate::config::{ConfigError, PlannedRun, RunConfig};
 use crate::device::{DeviceError, device};
 use crate::evaluate::evaluate;
-use crate::files::{FileError, create_dir, sweep_leftovers, write_atomic};
+use crate::files::{FileError, create_dir, remove_if_there, sweep_leftovers, write_atomic};
 use crate::progress;
 use crate::result::{RunResult, Timing};
 use crate::train::{Clock, TrainError, Trained, Trainer, record_scores};
@@ -217,13 +217,6 @@ fn lock(directory: &Path) -> Result<File, RunError> {
 /// Leaves the reason of a failure beside the run; a disk too full to take it has been reported already.
 fn note_failure(directory: &Path, error: &TrainError) {
     let _ = write_atomic(&directory.join("failure.txt"), format!("{error}\n").as_bytes());
-}
-
-fn remove_if_there(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::of("remove", path)(error)),
-        _ => Ok(()),
-    }
 }
 
 fn timing(clock: Clock) -> Timing {

@@ -96,7 +96,7 @@ fn draw(bar: &ProgressBar, done_steps: u64, running: &[Job], waiting: usize) {
     if bar.is_hidden() {
         return;
     }
-    let steps = running.iter().map(Job::steps_taken).sum::<u64>();
+    let steps = running.iter().map(|job| steps_recorded(&job.directory)).sum::<u64>();
     bar.set_position(done_steps + steps);
     let names: Vec<&str> = running.iter().map(|job| job.label.as_str()).collect();
     bar.set_message(format!("{} · {waiting} waiting", names.join(", ")));
@@ -157,16 +157,14 @@ impl Job {
             false => Err(words.trim().trim_start_matches("error: ").to_owned()),
         }))
     }
+}
 
-    /// Steps that its records show.
-    fn steps_taken(&self) -> u64 {
-        last_line(&self.directory.join("metrics.jsonl")).and_then(|line| serde_json::from_str(&line).ok()).map_or(
-            0,
-            |metric| match metric {
-                Metric::Train { step, .. } | Metric::Routing { step, .. } | Metric::Eval { step, .. } => step,
-            },
-        )
-    }
+/// Steps that the records of a run show.
+pub(crate) fn steps_recorded(directory: &Path) -> u64 {
+    let last = last_line(&directory.join("metrics.jsonl")).and_then(|line| serde_json::from_str(&line).ok());
+    last.map_or(0, |metric| match metric {
+        Metric::Train { step, .. } | Metric::Routing { step, .. } | Metric::Eval { step, .. } => step,
+    })
 }
 
 fn last_line(path: &Path) -> Option<String> {

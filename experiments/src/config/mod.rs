@@ -8,6 +8,8 @@
 //! `model.channel.NAME` have a `kind`, which decides their keys and defaults; a layer that names another kind starts
 //! from that kind's defaults. A new `model.mixer.NAME` without a `kind` is of the kind that is called `NAME`.
 //!
+//! The table `slurm` says what a sweep asks of a cluster ([`SlurmConfig`]); it is a part of no run either.
+//!
 //! `model.preset` names a published model ([`heddle_hybrid::PRESETS`]) that everything else is laid over, wherever it is
 //! written; of several the last counts. It stands for the keys that it sets, so the resolved config holds those instead.
 
@@ -19,6 +21,7 @@ mod overlay;
 mod preset;
 mod range;
 mod schema;
+mod slurm;
 mod source;
 mod sweep;
 #[cfg(test)]
@@ -30,6 +33,7 @@ pub use error::{ConfigError, Problem};
 pub use kinds::{Complaint, KindDefaults, Kinds, KnownKey, known_keys};
 pub use range::OutOfRange;
 pub use schema::{EvalConfig, RunConfig, Schedule, Stage, SweepConfig, TrainConfig};
+pub use slurm::SlurmConfig;
 pub use sweep::{Loaded, PlannedRun};
 
 /// Reads a run file and lays it, and then each override (`key=value`, as given to `--set`), over the defaults.
@@ -78,6 +82,9 @@ pub fn load_text(path: &Path, text: &str, overrides: &[String], kinds: &Kinds<'_
     let mut sweep: Vec<_> = source::take(&mut file, "sweep").into_iter().collect();
     source::merge(&mut sweep, source::take(&mut above, "sweep").into_iter().collect());
     let plan = sweep::Plan::parse(sweep.pop())?;
+    let mut slurm: Vec<_> = source::take(&mut file, "slurm").into_iter().collect();
+    source::merge(&mut slurm, source::take(&mut above, "slurm").into_iter().collect());
+    let slurm = SlurmConfig::parse(slurm.pop())?;
     let runs = plan.expand(kinds, &file, &above)?;
-    Ok(Loaded::new(path.to_owned(), &plan, runs))
+    Ok(Loaded::new(path.to_owned(), &plan, slurm, runs))
 }

@@ -11,6 +11,7 @@ use super::kinds::Kinds;
 use super::overlay::{conform, mismatch, unknown};
 use super::preset::{self, take_preset};
 use super::schema::{RunConfig, SweepConfig, is_path_component};
+use super::slurm::SlurmConfig;
 use super::source::{DEEPEST, Data, Entry, Node, Place, Places, brief, merge};
 
 /// More runs than this in one sweep are a mistake in its axes.
@@ -23,6 +24,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// Its sweep, as written; empty if it has none.
     pub sweep: SweepConfig,
+    /// What it asks of Slurm.
+    pub slurm: SlurmConfig,
     runs: Vec<PlannedRun>,
 }
 
@@ -39,8 +42,8 @@ pub struct PlannedRun {
 }
 
 impl Loaded {
-    pub(super) fn new(path: PathBuf, plan: &Plan, runs: Vec<PlannedRun>) -> Self {
-        Self { path, sweep: plan.as_written(), runs }
+    pub(super) fn new(path: PathBuf, plan: &Plan, slurm: SlurmConfig, runs: Vec<PlannedRun>) -> Self {
+        Self { path, sweep: plan.as_written(), slurm, runs }
     }
 
     /// The planned runs: cases in the file's order, within a case the grid of axes (the last key fastest), within a
