@@ -4,6 +4,7 @@ mod harness;
 
 mod faults;
 mod generate;
+mod interrupt;
 mod layout;
 mod learning;
 mod mixers;
@@ -12,5 +13,6 @@ mod pretrained;
 mod references;
 mod results;
 mod resume;
+mod runs;
 mod tasks;
 mod tensorboard;

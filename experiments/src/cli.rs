@@ -1,10 +1,11 @@
 //! The command line: few verbs over the library.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::Registry;
@@ -12,18 +13,22 @@ use crate::bench::{self, BenchError, Setting};
 use crate::bench_model::{self, ModelArgs};
 use crate::config::{ConfigError, Loaded, PlannedRun, load};
 use crate::generate::GenerateVerbError;
+use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::model_verbs::{self, ModelVerb};
 use crate::pretrained::ModelDirError;
 use crate::report::{ReportOptions, write_report};
 use crate::run::{Finished, RunError, RunOptions, check, run};
+use crate::runs_verbs::{self, RunsError, RunsVerb};
 use crate::sweep::{SweepOptions, sweep};
+use crate::sweep_record::SweepRecord;
 use crate::task_sample::{self, SampleArgs, SampleError};
 use crate::task_stats::{self, StatsArgs};
 use crate::task_verbs;
 
 /// Train and compare attention, state-space and hybrid models on long-context tasks.
 ///
-/// Exit codes: 0 done, 1 a run failed (diverged, disk full, damaged checkpoint …), 2 bad usage or config.
+/// Exit codes: 0 done, 1 a run failed (diverged, disk full, damaged checkpoint …), 2 bad usage or config, 130 interrupted (a
+/// run's checkpoint is saved; the same command goes on).
 #[derive(Debug, Parser)]
 #[command(name = "heddle", version, max_term_width = 110)]
 struct Cli {
@@ -37,11 +42,20 @@ enum Verb {
     #[command(after_help = "Example: heddle run configs/quickstart.toml --case hybrid --seed 0 --set train.lr=1e-3")]
     Run(RunArgs),
     /// Run every case, axis and seed of a config, then compare them
-    #[command(after_help = "Example: heddle sweep configs/quickstart.toml --jobs 2")]
+    #[command(
+        after_help = "Example: heddle sweep configs/quickstart.toml --jobs 2",
+        long_about = "Run every case, axis and seed of a config, then compare them.\n\nRuns that are finished are passed over; \
+                      those that were interrupted go on from their checkpoints; those that failed are listed, and tried \
+                      again with --retry only. The first Ctrl-C has every run save a checkpoint and stop, the second stops \
+                      at once."
+    )]
     Sweep(SweepArgs),
     /// Compare finished runs: a table, figures and an HTML page
     #[command(after_help = "Example: heddle report runs/quickstart --out report")]
     Report(ReportArgs),
+    /// List, show and remove runs
+    #[command(subcommand)]
+    Runs(RunsVerb),
     /// What the tasks are, and examples of them
     #[command(subcommand)]
     Task(TaskVerb),
@@ -132,7 +146,7 @@ struct RunArgs {
     /// Values of the sweep's axes, as the sweep that starts this run knows them
     #[arg(long, hide = true, value_name = "JSON")]
     axes: Option<String>,
-    /// End when standard input closes
+    /// Stop, as on Ctrl-C, when standard input closes
     #[arg(long, hide = true)]
     leashed: bool,
 }
@@ -144,6 +158,9 @@ struct SweepArgs {
     /// Runs at a time [default: one for each core]
     #[arg(long)]
     jobs: Option<usize>,
+    /// Try runs again that failed before
+    #[arg(long)]
+    retry: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -197,6 +214,10 @@ pub fn main(registry: &Registry) -> ExitCode {
             let _ = error;
             ExitCode::SUCCESS
         }
+        Err(error) if error.downcast_ref().is_some_and(RunError::is_interrupted) => {
+            complain(&format!("{error}"));
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
             complain(&format!("error: {error}"));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
@@ -212,6 +233,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
         || error.downcast_ref::<GenerateVerbError>().is_some_and(GenerateVerbError::is_usage)
         || error.downcast_ref::<ModelDirError>().is_some_and(ModelDirError::is_usage)
+        || error.downcast_ref::<RunsError>().is_some_and(RunsError::is_usage)
         || matches!(error.downcast_ref(), Some(crate::report::ReportError::NoRun { .. }))
 }
 
@@ -220,6 +242,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
         Verb::Run(args) => run_verb(args, registry, out),
         Verb::Sweep(args) => sweep_verb(args, registry, out),
         Verb::Report(args) => report_verb(args, out),
+        Verb::Runs(verb) => runs_verbs::execute(&verb, out).map(|()| ExitCode::SUCCESS),
         Verb::Model(verb) => model_verbs::execute(&verb, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Bench(BenchVerb::Blocks(args)) => blocks_verb(&args, registry, out),
         Verb::Bench(BenchVerb::Model(args)) => bench_model::execute(&args, registry, out).map(|()| ExitCode::SUCCESS),
@@ -243,15 +266,17 @@ fn load_config(args: &ConfigArgs, registry: &Registry) -> Result<Loaded, ConfigE
 }
 
 fn run_verb(args: RunArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
+    let interrupt = Interrupt::default();
     if args.leashed {
-        end_with_input();
+        interrupt.on_closed_input();
     }
+    heed_signals(&interrupt, !args.leashed, "saving a checkpoint behind this step")?;
     let loaded = load_config(&args.common, registry)?;
     let mut planned = loaded.select(args.case.as_deref(), args.seed)?;
     if let Some(axes) = &args.axes {
         planned.axes = serde_json::from_str::<BTreeMap<_, _>>(axes)?;
     }
-    let options = RunOptions { out: args.common.out, progress: true };
+    let options = RunOptions { out: args.common.out, progress: true, interrupt };
     let Finished { directory, result, skipped, warnings } = run(&planned, registry, &options)?;
     warnings.iter().for_each(|warning| complain(&format!("warning: passed over {warning}")));
     if args.json {
@@ -273,22 +298,42 @@ fn run_verb(args: RunArgs, registry: &Registry, out: &mut Out) -> anyhow::Result
 }
 
 fn sweep_verb(args: SweepArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
-    let planned = load_config(&args.common, registry)?.expand();
+    let loaded = load_config(&args.common, registry)?;
+    let select = loaded.sweep.select.clone();
+    let planned = loaded.expand();
     planned.iter().try_for_each(|run| check(run, registry))?;
+    let (question, claim) = header(&args.common.config);
+    let config = args.common.config.display().to_string();
+    let record = SweepRecord { config, question: question.clone(), claim: claim.clone(), select, ..Default::default() };
+    record.write(&planned, &args.common.out)?;
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let options = SweepOptions { out: args.common.out.clone(), jobs, progress: true };
+    let interrupt = Interrupt::default();
+    heed_signals(&interrupt, true, "the runs save their checkpoints")?;
+    let options = SweepOptions { out: args.common.out.clone(), jobs, progress: true, retry: args.retry, interrupt };
     let swept = sweep(&planned, &options)?;
+    if swept.interrupted {
+        let (finished, all) = (swept.finished.len(), planned.len());
+        complain(&format!(
+            "interrupted: {finished} of {all} runs are finished; the same command goes on with the rest"
+        ));
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     if swept.skipped > 0 {
         out.line(&format!("{} of {} runs were finished before.", swept.skipped, planned.len()))?;
     }
     if !swept.finished.is_empty() {
         let folder = args.common.out.join(&planned[0].config.name);
-        let (question, claim) = header(&args.common.config);
         let options = ReportOptions { case_order: case_order(&planned), question, claim, ..ReportOptions::default() };
         print_report(&swept.finished, &folder, &options, out)?;
     }
     for (directory, reason) in &swept.failed {
         complain(&format!("failed: {}: {reason}", directory.display()));
+    }
+    if swept.left_failed > 0 {
+        complain(&format!(
+            "{} of these failed before and were left alone; `--retry` tries them again",
+            swept.left_failed
+        ));
     }
     Ok(if swept.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -339,12 +384,14 @@ fn print_report(dirs: &[PathBuf], folder: &Path, options: &ReportOptions, out: &
     out.line(&format!("Report: {}", report.html.display()))
 }
 
-/// Ends this process once its standard input closes, which it does when the sweep that started it ends.
-fn end_with_input() {
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut vec![]);
-        std::process::exit(1);
-    });
+/// Has the first Ctrl-C ask for a stop, and say so if it may, and the second stop at once.
+fn heed_signals(interrupt: &Interrupt, aloud: bool, what: &'static str) -> anyhow::Result<()> {
+    let told = move || {
+        if aloud {
+            complain(&format!("\nstopping: {what}; Ctrl-C again stops at once"));
+        }
+    };
+    interrupt.on_signals(told).context("cannot handle signals")
 }
 
 /// Standard output, which may be closed by its reader at any time.
