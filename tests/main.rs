@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod config;
 mod faults;
 mod generate;
 mod interrupt;

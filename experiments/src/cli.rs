@@ -12,6 +12,7 @@ use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
 use crate::bench_model::{self, ModelArgs};
 use crate::config::{ConfigError, Loaded, PlannedRun, load};
+use crate::config_verbs::{self, ConfigVerb};
 use crate::generate::GenerateVerbError;
 use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::model_verbs::{self, ModelVerb};
@@ -53,6 +54,9 @@ enum Verb {
     /// Compare finished runs: a table, figures and an HTML page
     #[command(after_help = "Example: heddle report runs/quickstart --out report")]
     Report(ReportArgs),
+    /// Check, resolve and describe run files
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// List, show and remove runs
     #[command(subcommand)]
     Runs(RunsVerb),
@@ -242,6 +246,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
         Verb::Run(args) => run_verb(args, registry, out),
         Verb::Sweep(args) => sweep_verb(args, registry, out),
         Verb::Report(args) => report_verb(args, out),
+        Verb::Config(verb) => config_verbs::execute(&verb, registry, out),
         Verb::Runs(verb) => runs_verbs::execute(&verb, out).map(|()| ExitCode::SUCCESS),
         Verb::Model(verb) => model_verbs::execute(&verb, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Bench(BenchVerb::Blocks(args)) => blocks_verb(&args, registry, out),

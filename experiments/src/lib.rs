@@ -19,6 +19,7 @@ mod bench_model;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+mod config_verbs;
 pub mod data;
 pub mod device;
 pub mod evaluate;

@@ -21,6 +21,7 @@ mod bases;
 mod draft;
 mod error;
 mod identity;
+mod json_schema;
 mod kinds;
 mod overlay;
 mod plan;
@@ -35,6 +36,7 @@ mod tests;
 use std::path::Path;
 
 pub use error::{ConfigError, Problem};
+pub use json_schema::json_schema;
 pub use kinds::{Complaint, KindDefaults, Kinds, KnownKey, known_keys};
 pub use range::OutOfRange;
 pub use schema::{EvalConfig, RunConfig, Schedule, Stage, SweepConfig, TrainConfig};
