@@ -2,8 +2,10 @@
 
 mod harness;
 
+mod config;
 mod faults;
 mod generate;
+mod interrupt;
 mod layout;
 mod learning;
 mod mixers;
@@ -12,6 +14,7 @@ mod pretrained;
 mod references;
 mod results;
 mod resume;
+mod runs;
 mod slurm;
 mod tasks;
 mod tensorboard;

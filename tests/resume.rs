@@ -15,7 +15,7 @@ use crate::harness::{Bench, SMALL, last_tensors, result_without_timing};
 const KILLS: usize = 5;
 
 /// A run long enough to be killed in the middle, with dropout and experts, so that chance and routing must resume too.
-fn longer() -> String {
+pub(crate) fn longer() -> String {
     let longer = SMALL.replace("steps = 60", "steps = 400").replace("every = 20", "every = 100");
     let layers = r#"layers = ["mamba", "attention+mlp"]"#;
     let with_experts =
@@ -36,7 +36,7 @@ fn metrics_without_speed(run: &Path) -> Vec<serde_json::Value> {
     .collect()
 }
 
-fn assert_same(a: &Path, b: &Path) {
+pub(crate) fn assert_same(a: &Path, b: &Path) {
     assert_eq!(result_without_timing(a), result_without_timing(b));
     assert!(last_tensors(a) == last_tensors(b), "the parameters differ");
     assert_eq!(metrics_without_speed(a), metrics_without_speed(b));

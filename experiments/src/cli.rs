@@ -1,33 +1,38 @@
 //! The command line: few verbs over the library.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
 
 use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
 use crate::bench_model::{self, ModelArgs};
-use crate::config::{ConfigError, Loaded, PlannedRun, SlurmConfig, load};
+use crate::config::{ConfigError, Loaded, load};
+use crate::config_verbs::{self, ConfigVerb};
 use crate::generate::GenerateVerbError;
+use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::model_verbs::{self, ModelVerb};
 use crate::pretrained::ModelDirError;
 use crate::report::{ReportOptions, write_report};
-use crate::run::{Finished, RunError, RunOptions, check, run};
-use crate::slurm::{self, SlurmError, Until};
-use crate::sweep::{SweepOptions, Swept, sweep};
+use crate::run::{Finished, RunError, RunOptions, run};
+use crate::runs_verbs::{self, RunsError, RunsVerb};
+use crate::slurm::SlurmError;
+use crate::sweep_verb::{self, SweepArgs};
 use crate::task_sample::{self, SampleArgs, SampleError};
 use crate::task_stats::{self, StatsArgs};
 use crate::task_verbs;
 
 /// Train and compare attention, state-space and hybrid models on long-context tasks.
 ///
-/// Exit codes: 0 done, 1 a run failed (diverged, disk full, damaged checkpoint …), 2 bad usage or config.
+/// Exit codes: 0 done, 1 a run failed (diverged, disk full, damaged checkpoint …), 2 bad usage or config, 130 interrupted (a
+/// run's checkpoint is saved; the same command goes on).
 #[derive(Debug, Parser)]
 #[command(name = "heddle", version, max_term_width = 110)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -38,11 +43,23 @@ enum Verb {
     #[command(after_help = "Example: heddle run configs/quickstart.toml --case hybrid --seed 0 --set train.lr=1e-3")]
     Run(RunArgs),
     /// Run every case, axis and seed of a config, then compare them
-    #[command(after_help = "Example: heddle sweep configs/quickstart.toml --jobs 2")]
+    #[command(
+        after_help = "Example: heddle sweep configs/quickstart.toml --jobs 2",
+        long_about = "Run every case, axis and seed of a config, then compare them.\n\nRuns that are finished are passed over; \
+                      those that were interrupted go on from their checkpoints; those that failed are listed, and tried \
+                      again with --retry only. The first Ctrl-C has every run save a checkpoint and stop, the second stops \
+                      at once."
+    )]
     Sweep(SweepArgs),
     /// Compare finished runs: a table, figures and an HTML page
     #[command(after_help = "Example: heddle report runs/quickstart --out report")]
     Report(ReportArgs),
+    /// Check, resolve and describe run files
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// List, show and remove runs
+    #[command(subcommand)]
+    Runs(RunsVerb),
     /// What the tasks are, and examples of them
     #[command(subcommand)]
     Task(TaskVerb),
@@ -103,9 +120,9 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
 }
 
 #[derive(Debug, clap::Args)]
-struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Run file (TOML)
-    config: PathBuf,
+    pub(crate) config: PathBuf,
     /// Override a setting; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -114,7 +131,7 @@ struct ConfigArgs {
     device: Option<String>,
     /// Directory that runs go to
     #[arg(long, default_value = "runs", value_name = "DIR")]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -133,48 +150,9 @@ struct RunArgs {
     /// Values of the sweep's axes, as the sweep that starts this run knows them
     #[arg(long, hide = true, value_name = "JSON")]
     axes: Option<String>,
-    /// End when standard input closes
+    /// Stop, as on Ctrl-C, when standard input closes
     #[arg(long, hide = true)]
     leashed: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct SweepArgs {
-    #[command(flatten)]
-    common: ConfigArgs,
-    /// Runs at a time [default: one for each core]
-    #[arg(long)]
-    jobs: Option<usize>,
-    /// Where the runs are executed: on this machine, or by Slurm as the config's table `[slurm]` asks
-    #[arg(long, value_enum, default_value_t = Launcher::Local)]
-    launcher: Launcher,
-    /// With Slurm: write the job files, and submit nothing
-    #[arg(long, conflicts_with = "detach")]
-    no_submit: bool,
-    /// With Slurm: submit, and do not wait for the runs; the same command without this follows them
-    #[arg(long)]
-    detach: bool,
-}
-
-impl SweepArgs {
-    /// Ends the program if options are given that the launcher has no use for.
-    fn check(&self) {
-        let useless = match self.launcher {
-            Launcher::Local if self.no_submit => "--no-submit needs --launcher slurm",
-            Launcher::Local if self.detach => "--detach needs --launcher slurm",
-            Launcher::Slurm if self.jobs.is_some() => {
-                "--jobs is for this machine; with Slurm, set `slurm.at_once` in the config"
-            }
-            _ => return,
-        };
-        Cli::command().error(clap::error::ErrorKind::ArgumentConflict, useless).exit()
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Launcher {
-    Local,
-    Slurm,
 }
 
 #[derive(Debug, clap::Args)]
@@ -228,6 +206,10 @@ pub fn main(registry: &Registry) -> ExitCode {
             let _ = error;
             ExitCode::SUCCESS
         }
+        Err(error) if error.downcast_ref().is_some_and(RunError::is_interrupted) => {
+            complain(&format!("{error}"));
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
             complain(&format!("error: {error}"));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
@@ -243,6 +225,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
         || error.downcast_ref::<GenerateVerbError>().is_some_and(GenerateVerbError::is_usage)
         || error.downcast_ref::<ModelDirError>().is_some_and(ModelDirError::is_usage)
+        || error.downcast_ref::<RunsError>().is_some_and(RunsError::is_usage)
         || matches!(error.downcast_ref(), Some(SlurmError::NoSlurm(_) | SlurmError::Path(_)))
         || matches!(error.downcast_ref(), Some(crate::report::ReportError::NoRun { .. }))
 }
@@ -250,8 +233,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
 fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Run(args) => run_verb(args, registry, out),
-        Verb::Sweep(args) => sweep_verb(args, registry, out),
+        Verb::Sweep(args) => sweep_verb::execute(&args, registry, out),
         Verb::Report(args) => report_verb(args, out),
+        Verb::Config(verb) => config_verbs::execute(&verb, registry, out),
+        Verb::Runs(verb) => runs_verbs::execute(&verb, out).map(|()| ExitCode::SUCCESS),
         Verb::Model(verb) => model_verbs::execute(&verb, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Bench(BenchVerb::Blocks(args)) => blocks_verb(&args, registry, out),
         Verb::Bench(BenchVerb::Model(args)) => bench_model::execute(&args, registry, out).map(|()| ExitCode::SUCCESS),
@@ -268,22 +253,24 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
     }
 }
 
-fn load_config(args: &ConfigArgs, registry: &Registry) -> Result<Loaded, ConfigError> {
+pub(crate) fn load_config(args: &ConfigArgs, registry: &Registry) -> Result<Loaded, ConfigError> {
     let mut overrides = args.overrides.clone();
     overrides.extend(args.device.as_ref().map(|device| format!("device={}", serde_json::Value::from(device.as_str()))));
     load(&args.config, &overrides, &registry.kinds())
 }
 
 fn run_verb(args: RunArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
+    let interrupt = Interrupt::default();
     if args.leashed {
-        end_with_input();
+        interrupt.on_closed_input();
     }
+    heed_signals(&interrupt, !args.leashed, "saving a checkpoint behind this step")?;
     let loaded = load_config(&args.common, registry)?;
     let mut planned = loaded.select(args.case.as_deref(), args.seed)?;
     if let Some(axes) = &args.axes {
         planned.axes = serde_json::from_str::<BTreeMap<_, _>>(axes)?;
     }
-    let options = RunOptions { out: args.common.out, progress: true };
+    let options = RunOptions { out: args.common.out, progress: true, interrupt };
     let Finished { directory, result, skipped, warnings } = run(&planned, registry, &options)?;
     warnings.iter().for_each(|warning| complain(&format!("warning: passed over {warning}")));
     if args.json {
@@ -302,74 +289,6 @@ fn run_verb(args: RunArgs, registry: &Registry, out: &mut Out) -> anyhow::Result
     }
     out.line(&format!("{} steps, best at {}: {}", result.steps, result.best_step, directory.display()))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn sweep_verb(args: SweepArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
-    args.check();
-    let loaded = load_config(&args.common, registry)?;
-    let asked = loaded.slurm.clone();
-    let planned = loaded.expand();
-    planned.iter().try_for_each(|run| check(run, registry))?;
-    let swept = match args.launcher {
-        Launcher::Local => {
-            let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-            sweep(&planned, &SweepOptions { out: args.common.out.clone(), jobs, progress: true })?
-        }
-        Launcher::Slurm => match slurm_sweep(&args, &planned, &asked, out)? {
-            Some(swept) => swept,
-            None => return Ok(ExitCode::SUCCESS),
-        },
-    };
-    if swept.skipped > 0 {
-        out.line(&format!("{} of {} runs were finished before.", swept.skipped, planned.len()))?;
-    }
-    if !swept.finished.is_empty() {
-        let folder = args.common.out.join(&planned[0].config.name);
-        let (question, claim) = header(&args.common.config);
-        let options = ReportOptions { case_order: case_order(&planned), question, claim, ..ReportOptions::default() };
-        print_report(&swept.finished, &folder, &options, out)?;
-    }
-    for (directory, reason) in &swept.failed {
-        complain(&format!("failed: {}: {reason}", directory.display()));
-    }
-    Ok(if swept.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// A sweep on a cluster; nothing if it is not waited for.
-fn slurm_sweep(
-    args: &SweepArgs,
-    planned: &[PlannedRun],
-    asked: &SlurmConfig,
-    out: &mut Out,
-) -> anyhow::Result<Option<Swept>> {
-    let until = match (args.no_submit, args.detach) {
-        (true, _) => Until::Written,
-        (_, true) => Until::Submitted,
-        _ => Until::Finished,
-    };
-    let mut told = Ok(());
-    let mut tell = |line: &str| told = std::mem::replace(&mut told, Ok(())).and_then(|()| out.line(line));
-    let swept = slurm::sweep(planned, &args.common.out, asked, until, &mut tell)?;
-    told?;
-    if until == Until::Submitted {
-        out.line("The same command without --detach follows the jobs.")?;
-    }
-    Ok((until == Until::Finished).then_some(swept))
-}
-
-/// What the comment at the head of a run file asks (its first paragraph) and expects (after `Expect:`).
-fn header(config: &Path) -> (Option<String>, Option<String>) {
-    let text = std::fs::read_to_string(config).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim).collect();
-    let question = lines.iter().take_while(|line| !line.is_empty()).copied().collect::<Vec<_>>().join(" ");
-    let claim = lines.iter().find_map(|line| line.strip_prefix("Expect:")).map(|claim| claim.trim().to_owned());
-    ((!question.is_empty()).then_some(question), claim)
-}
-
-fn case_order(planned: &[PlannedRun]) -> Vec<String> {
-    let mut order: Vec<String> = planned.iter().map(|run| run.config.case.clone()).collect();
-    order.dedup();
-    order
 }
 
 fn report_verb(args: ReportArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
@@ -396,19 +315,26 @@ fn blocks_verb(args: &BlocksArgs, registry: &Registry, out: &mut Out) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_report(dirs: &[PathBuf], folder: &Path, options: &ReportOptions, out: &mut Out) -> anyhow::Result<()> {
+pub(crate) fn print_report(
+    dirs: &[PathBuf],
+    folder: &Path,
+    options: &ReportOptions,
+    out: &mut Out,
+) -> anyhow::Result<()> {
     let report = write_report(dirs, folder, options)?;
     report.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
     out.line(&report.table)?;
     out.line(&format!("Report: {}", report.html.display()))
 }
 
-/// Ends this process once its standard input closes, which it does when the sweep that started it ends.
-fn end_with_input() {
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut vec![]);
-        std::process::exit(1);
-    });
+/// Has the first Ctrl-C ask for a stop, and say so if it may, and the second stop at once.
+pub(crate) fn heed_signals(interrupt: &Interrupt, aloud: bool, what: &'static str) -> anyhow::Result<()> {
+    let told = move || {
+        if aloud {
+            complain(&format!("\nstopping: {what}; Ctrl-C again stops at once"));
+        }
+    };
+    interrupt.on_signals(told).context("cannot handle signals")
 }
 
 /// Standard output, which may be closed by its reader at any time.

@@ -1,10 +1,11 @@
 //! Everything that a config file may name by its `kind`.
 
-use heddle_hybrid::{CHANNEL_KINDS, MixerRegistry, channel_defaults};
+use heddle_hybrid::{CHANNEL_KINDS, Init, MixerRegistry, Model, channel_defaults};
 use heddle_tasks::TaskRegistry;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::config::{Complaint, KindDefaults, Kinds};
+use crate::device::device;
 
 /// The mixers and tasks that config files may name.
 #[derive(Debug)]
@@ -48,6 +49,24 @@ impl KindDefaults for TaskRegistry {
             other => Err(Complaint { key: String::new(), problem: format!("settings are a table, not {other}") }),
         }
     }
+
+    fn meaning(&self, kind: &str, key: &str) -> Option<String> {
+        let info = self.info(kind).ok()?;
+        if key.is_empty() {
+            return Some(format!("{}: {}", info.title, info.doc));
+        }
+        let setting = info.settings.iter().find(|setting| setting.key == key)?;
+        Some(format!("{} ({})", setting.meaning, setting.range))
+    }
+}
+
+/// What building a model of one part says against it; the parameters are shapes without numbers.
+fn complaint(part: &str, kind: &str, mut settings: Map<String, Value>, mixers: &MixerRegistry) -> Option<String> {
+    settings.insert("kind".to_owned(), kind.into());
+    let layer = if part == "channel" { "+x" } else { "x" };
+    let model = serde_json::from_value(json!({"layers": [layer], part: {"x": settings}})).ok()?;
+    let init = &mut Init::outline(&device("cpu").or_else(|_| device("ndarray")).ok()?);
+    Model::new(&model, 8, mixers, init).err().map(|error| error.to_string())
 }
 
 impl KindDefaults for MixerRegistry {
@@ -58,6 +77,10 @@ impl KindDefaults for MixerRegistry {
     fn defaults(&self, kind: &str) -> Option<Value> {
         MixerRegistry::defaults(self, kind)
     }
+
+    fn complaint(&self, kind: &str, settings: Map<String, Value>) -> Option<String> {
+        complaint("mixer", kind, settings, self)
+    }
 }
 
 impl KindDefaults for ChannelKinds {
@@ -67,5 +90,9 @@ impl KindDefaults for ChannelKinds {
 
     fn defaults(&self, kind: &str) -> Option<Value> {
         channel_defaults(kind)
+    }
+
+    fn complaint(&self, kind: &str, settings: Map<String, Value>) -> Option<String> {
+        complaint("channel", kind, settings, &MixerRegistry::default())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use burn::module::Module;
 use heddle_hybrid::{Init, Model, ModelError};
@@ -15,6 +16,7 @@ use crate::config::{ConfigError, PlannedRun, RunConfig};
 use crate::device::{DeviceError, device};
 use crate::evaluate::evaluate;
 use crate::files::{FileError, create_dir, remove_if_there, sweep_leftovers, write_atomic};
+use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::result::{RunResult, Timing};
 use crate::train::{Clock, TrainError, Trained, Trainer, record_scores};
@@ -47,6 +49,11 @@ impl RunError {
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Config(_) | Self::Task(_) | Self::Device(_))
     }
+
+    /// Whether the run was asked to stop, and did.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Train(TrainError::Interrupted { .. }))
+    }
 }
 
 /// A finished run.
@@ -69,6 +76,8 @@ pub struct RunOptions {
     pub out: PathBuf,
     /// Whether progress may be drawn.
     pub progress: bool,
+    /// Asks for a stop behind the step that is being taken.
+    pub interrupt: Interrupt,
 }
 
 /// The directory of a run below `out`.
@@ -81,7 +90,8 @@ pub fn directory(out: &Path, planned: &PlannedRun) -> PathBuf {
 /// # Errors
 /// With the first thing that is impossible, drawn on the line that asked for it.
 pub fn check(planned: &PlannedRun, registry: &Registry) -> Result<(), RunError> {
-    prepare(planned, registry).map(drop)
+    // A model of shapes without numbers is refused for the same reasons, and is built at once.
+    prepare(planned, registry, |device, _| Init::outline(device)).map(drop)
 }
 
 struct Prepared {
@@ -90,7 +100,11 @@ struct Prepared {
     model: Model,
 }
 
-fn prepare(planned: &PlannedRun, registry: &Registry) -> Result<Prepared, RunError> {
+fn prepare(
+    planned: &PlannedRun,
+    registry: &Registry,
+    init: impl Fn(&burn::tensor::Device, u64) -> Init,
+) -> Result<Prepared, RunError> {
     let config = &planned.config;
     let device = device(&config.device)?.autodiff();
     let task = build_task(config, registry)?;
@@ -108,8 +122,7 @@ fn prepare(planned: &PlannedRun, registry: &Registry) -> Result<Prepared, RunErr
         let text = format!("a stage has {weights} weights, the task {slices} train slices; give one weight a slice");
         return Err(planned.blame("train.curriculum", &text).into());
     }
-    let mut init = Init::new(config.seed, &device);
-    let model = Model::new(&config.model, task.vocab(), &registry.mixers, &mut init);
+    let model = Model::new(&config.model, task.vocab(), &registry.mixers, &mut init(&device, config.seed));
     let model = model.map_err(|error: ModelError| planned.blame(&error.key(), &error.to_string()))?;
     Ok(Prepared { task, device, model })
 }
@@ -133,18 +146,23 @@ pub fn run(planned: &PlannedRun, registry: &Registry, options: &RunOptions) -> R
     if let Some(result) = finished(&directory)? {
         return Ok(Finished { directory, result, skipped: true, warnings: vec![] });
     }
-    let Prepared { task, device, model } = prepare(planned, registry)?;
+    let Prepared { task, device, model } = prepare(planned, registry, |device, seed| Init::new(seed, device))?;
     create_dir(&directory)?;
     let _lock = lock(&directory)?;
     sweep_leftovers(&directory)?;
+    remove_if_there(&directory.join(FAILURE))?;
     write_atomic(&directory.join("config.toml"), planned.config.to_toml().as_bytes())?;
 
     let parameters = model.num_params() as u64;
     let bar = progress::bar(planned.config.train.steps, options.progress);
     let (trainer, warnings) = Trainer::open(&planned.config, &*task, model, &device, &directory, bar)?;
-    let trained = trainer.train().inspect_err(|error| note_failure(&directory, error))?;
+    let trained = trainer.with_interrupt(options.interrupt.clone()).train().inspect_err(|error| {
+        // Whatever else stops a run, such as a full disk, may have passed when it is taken up again.
+        if let TrainError::Diverged { .. } = error {
+            note_failure(&directory, &error.to_string());
+        }
+    })?;
     let result = conclude(planned, &*task, trained, parameters, &directory)?;
-    remove_if_there(&directory.join("failure.txt"))?;
     Ok(Finished { directory, result, skipped: false, warnings })
 }
 
@@ -204,19 +222,40 @@ fn conclude(
 }
 
 /// Holds the run directory for this process; the system lets go of it however the process ends.
-fn lock(directory: &Path) -> Result<File, RunError> {
+///
+/// # Errors
+/// If another process holds it, or the system refuses.
+pub(crate) fn lock(directory: &Path) -> Result<File, RunError> {
     let path = directory.join("lock");
     let file = File::create(&path).map_err(FileError::of("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(RunError::Locked(directory.to_owned())),
-        Err(TryLockError::Error(error)) => Err(FileError::of("lock", &path)(error).into()),
+    let mut tries = LOCK_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // Whoever looks whether a run is running holds it for a moment.
+            Err(TryLockError::WouldBlock) if tries > 1 => tries -= 1,
+            Err(TryLockError::WouldBlock) => return Err(RunError::Locked(directory.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(FileError::of("lock", &path)(error).into()),
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
+/// How often a lock is tried.
+const LOCK_TRIES: u32 = 5;
+
+/// File with the reason why a run failed.
+pub(crate) const FAILURE: &str = "failure.txt";
+
+/// Why a run failed, if it did: it diverged, or the program broke down. To run it again would end the same way, so a sweep does
+/// that only on request.
+pub fn failure(directory: &Path) -> Option<String> {
+    fs::read_to_string(directory.join(FAILURE)).ok().map(|reason| reason.trim().to_owned())
+}
+
 /// Leaves the reason of a failure beside the run; a disk too full to take it has been reported already.
-fn note_failure(directory: &Path, error: &TrainError) {
-    let _ = write_atomic(&directory.join("failure.txt"), format!("{error}\n").as_bytes());
+pub(crate) fn note_failure(directory: &Path, reason: &str) {
+    let _ = write_atomic(&directory.join(FAILURE), format!("{reason}\n").as_bytes());
 }
 
 fn timing(clock: Clock) -> Timing {

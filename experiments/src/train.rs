@@ -20,6 +20,7 @@ use crate::config::{EvalConfig, RunConfig};
 use crate::data::{Batches, LabelledBatch};
 use crate::evaluate::{answers_from, evaluate, lowest_accuracy, routed_answers};
 use crate::files::{FileError, write_atomic};
+use crate::interrupt::Interrupt;
 use crate::metrics::Recorder;
 use crate::optimizer::{Adam, StepReport};
 use crate::result::{Metric, SliceScore, Stop};
@@ -39,6 +40,12 @@ pub enum TrainError {
         seed: u64,
         /// What was not finite.
         what: String,
+    },
+    /// It was asked to stop.
+    #[error("interrupted behind step {step}, whose checkpoint is saved; the same command goes on from there")]
+    Interrupted {
+        /// The last step taken.
+        step: u64,
     },
     /// A checkpoint could not be saved or restored.
     #[error(transparent)]
@@ -108,6 +115,7 @@ pub struct Trainer<'a> {
     lap: Instant,
     logged: Clock,
     bar: ProgressBar,
+    interrupt: Interrupt,
 }
 
 impl std::fmt::Debug for Trainer<'_> {
@@ -162,25 +170,37 @@ impl<'a> Trainer<'a> {
             lap: Instant::now(),
             logged: clock,
             bar,
+            interrupt: Interrupt::default(),
         };
         Ok((trainer, warnings.unwrap_or_default()))
+    }
+
+    /// Stops behind a step, with a checkpoint, once `interrupt` asks for it.
+    pub fn with_interrupt(self, interrupt: Interrupt) -> Self {
+        Self { interrupt, ..self }
     }
 
     /// Trains until the steps are taken, the target is reached or patience runs out.
     ///
     /// # Errors
-    /// If training diverges or a file cannot be written; the last checkpoint then stands.
+    /// If training diverges, is interrupted or a file cannot be written; the last checkpoint then stands.
     pub fn train(mut self) -> Result<Trained, TrainError> {
         while self.state.stop.is_none() {
             self.step()?;
+            let interrupted = self.interrupt.requested();
             let step = self.state.step;
             let last = step >= self.config.train.steps;
             if step.is_multiple_of(self.config.eval.every) || last {
                 self.evaluate(last)?;
                 self.save()?;
-            } else if self.config.train.checkpoint_every > 0 && step.is_multiple_of(self.config.train.checkpoint_every)
+            } else if interrupted
+                || (self.config.train.checkpoint_every > 0 && step.is_multiple_of(self.config.train.checkpoint_every))
             {
                 self.save()?;
+            }
+            if interrupted && self.state.stop.is_none() {
+                self.bar.finish_and_clear();
+                return Err(TrainError::Interrupted { step });
             }
         }
         self.bar.finish_and_clear();

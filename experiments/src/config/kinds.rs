@@ -29,6 +29,18 @@ pub trait KindDefaults {
         let _ = kind;
         Ok(settings)
     }
+
+    /// What is wrong with complete settings, if anything is: what [`resolve`](Self::resolve) says, or more where building
+    /// says more.
+    fn complaint(&self, kind: &str, settings: Map<String, Value>) -> Option<String> {
+        self.resolve(kind, settings).err().map(|complaint| complaint.problem)
+    }
+
+    /// What a setting of the kind means, or, for an empty key, the kind itself; `None` where nothing is written of it.
+    fn meaning(&self, kind: &str, key: &str) -> Option<String> {
+        let _ = (kind, key);
+        None
+    }
 }
 
 impl KindDefaults for BTreeMap<String, Value> {

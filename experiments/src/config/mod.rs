@@ -1,7 +1,7 @@
 //! Run files: TOML laid over the full defaults, every key and value checked, every error drawn on its line.
 //!
 //! ```text
-//! defaults ← preset ← file ← [sweep.case.NAME] ← point of [sweep.axes] ← one of sweep.seeds ← --set
+//! defaults ← preset ← files that it extends ← file ← [sweep.case.NAME] ← point of the sweep ← one of sweep.seeds ← --set
 //! ```
 //!
 //! A later layer wins. Tables merge key by key; anything else is replaced. The tables `task`, `model.mixer.NAME` and
@@ -9,15 +9,23 @@
 //! from that kind's defaults. A new `model.mixer.NAME` without a `kind` is of the kind that is called `NAME`.
 //!
 //! The table `slurm` says what a sweep asks of a cluster ([`SlurmConfig`]); it is a part of no run either.
+//! A point of the sweep is one of `[[sweep.list]]`, with one of the zipped axes `[sweep.zip]`, with one of the grid
+//! `[sweep.axes]`; whichever of the three there are. No two of them may vary the same setting.
+//!
+//! `extends = "base.toml"` (a path relative to the file, or a list of them) names run files that this one is laid over, their
+//! sweeps included. It stands for what they say, so the resolved config and its hash know nothing of it.
 //!
 //! `model.preset` names a published model ([`heddle_hybrid::PRESETS`]) that everything else is laid over, wherever it is
 //! written; of several the last counts. It stands for the keys that it sets, so the resolved config holds those instead.
 
+mod bases;
 mod draft;
 mod error;
 mod identity;
+mod json_schema;
 mod kinds;
 mod overlay;
+mod plan;
 mod preset;
 mod range;
 mod schema;
@@ -30,6 +38,7 @@ mod tests;
 use std::path::Path;
 
 pub use error::{ConfigError, Problem};
+pub use json_schema::json_schema;
 pub use kinds::{Complaint, KindDefaults, Kinds, KnownKey, known_keys};
 pub use range::OutOfRange;
 pub use schema::{EvalConfig, RunConfig, Schedule, Stage, SweepConfig, TrainConfig};
@@ -41,19 +50,12 @@ pub use sweep::{Loaded, PlannedRun};
 /// # Errors
 /// If the file cannot be read, and for the first setting that is unknown, of the wrong type or out of its range.
 pub fn load(path: &Path, overrides: &[String], kinds: &Kinds<'_>) -> Result<Loaded, ConfigError> {
-    if path.is_dir() {
-        return Err(ConfigError::Directory { path: path.to_owned() });
-    }
-    let bytes = std::fs::read(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        ConfigError::NotUtf8 { path: path.to_owned(), line }
-    })?;
+    let text = bases::read(path)?;
     load_text(path, &text, overrides, kinds)
 }
 
-/// As [`load`], for the text of a file that is at hand; `path` only names it in messages.
+/// As [`load`], for the text of a file that is at hand; `path` names it in messages, and is where the paths of `extends`
+/// start.
 ///
 /// ```
 /// use std::{collections::BTreeMap, path::Path};
@@ -72,19 +74,21 @@ pub fn load(path: &Path, overrides: &[String], kinds: &Kinds<'_>) -> Result<Load
 /// # Errors
 /// As [`load`].
 pub fn load_text(path: &Path, text: &str, overrides: &[String], kinds: &Kinds<'_>) -> Result<Loaded, ConfigError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut file = source::parse_file(path.display().to_string(), text)?;
+    let mut files = bases::layers(path, text)?;
     let mut above = Vec::new();
     for argument in overrides {
         source::merge(&mut above, source::parse_override(argument)?);
     }
-    // The sweep is not a part of any run: it is taken out here, and what overrides say of it is laid over it alone.
-    let mut sweep: Vec<_> = source::take(&mut file, "sweep").into_iter().collect();
-    source::merge(&mut sweep, source::take(&mut above, "sweep").into_iter().collect());
-    let plan = sweep::Plan::parse(sweep.pop())?;
-    let mut slurm: Vec<_> = source::take(&mut file, "slurm").into_iter().collect();
-    source::merge(&mut slurm, source::take(&mut above, "slurm").into_iter().collect());
-    let slurm = SlurmConfig::parse(slurm.pop())?;
-    let runs = plan.expand(kinds, &file, &above)?;
+    // These are not a part of any run: they are taken out here, and what overrides say of them is laid over them alone.
+    let mut of_all = |name| {
+        let mut found = Vec::new();
+        for layer in files.iter_mut().chain([&mut above]) {
+            source::merge(&mut found, source::take(layer, name).into_iter().collect());
+        }
+        found.pop()
+    };
+    let plan = plan::Plan::parse(of_all("sweep"))?;
+    let slurm = SlurmConfig::parse(of_all("slurm"))?;
+    let runs = plan.expand(kinds, files, &above)?;
     Ok(Loaded::new(path.to_owned(), &plan, slurm, runs))
 }

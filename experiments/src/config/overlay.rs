@@ -4,8 +4,8 @@ use serde_json::{Map, Number, Value};
 
 use super::error::{ConfigError, Problem, nearest};
 use super::kinds::{KindDefaults, Kinds, defaults, join, settings_of};
-use super::preset;
 use super::source::{Data, Entry, Node, Place, Places, brief};
+use super::{bases, preset};
 
 /// Keys whose values have no one shape, so that only their type can check them.
 const FREE: [&str; 1] = ["model.layers"];
@@ -231,9 +231,14 @@ pub(super) fn unknown(known: &Table, entry: &Entry, path: &str) -> Problem {
 
 /// As `unknown`, but finds the key in another table of the config, too.
 fn unknown_key(known: &Table, entry: &Entry, path: &str) -> ConfigError {
-    // It is taken out before anything is laid, so no table has it.
-    let preset = (parent(path) == parent(preset::KEY)).then(|| ("preset".to_owned(), Value::Null));
-    let known = &known.clone().into_iter().chain(preset).collect::<Table>();
+    if [bases::KEY, "sweep", "slurm"].contains(&path) {
+        let problem = Problem::new(path, format!("`{path}` belongs to a run file as a whole, and stands nowhere else"));
+        return problem.at(Some(entry.place.clone())).into();
+    }
+    // These are taken out before anything is laid, so no table has them.
+    let taken = ["sweep", "slurm", bases::KEY, preset::KEY].iter().filter(|key| parent(path) == parent(key));
+    let taken = taken.map(|key| (key.rsplit('.').next().unwrap_or(key).to_owned(), Value::Null));
+    let known = &known.clone().into_iter().chain(taken).collect::<Table>();
     let last = entry.name.rsplit('.').next().unwrap_or_default();
     let elsewhere = paths_to(&defaults(), last, "");
     if nearest(&entry.name, known.keys().map(String::as_str)).is_none() && !elsewhere.is_empty() {

@@ -145,7 +145,7 @@ impl Default for EvalConfig {
     }
 }
 
-/// A comparison, the table `[sweep]`: every case at every point of the grid of axes on every seed.
+/// A comparison, the table `[sweep]`: every case at every point (list × zip × grid) on every seed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SweepConfig {
@@ -153,6 +153,12 @@ pub struct SweepConfig {
     pub seeds: Vec<u64>,
     /// Dotted key → values, combined as a grid.
     pub axes: BTreeMap<String, Vec<Value>>,
+    /// Dotted key → values, as many for each key, which move together.
+    pub zip: BTreeMap<String, Vec<Value>>,
+    /// Points written out, each a table of settings.
+    pub list: Vec<Value>,
+    /// What validation chooses for each case: keys of `axes`, `zip` or `list`, with the keys that move with them.
+    pub select: Vec<String>,
     /// Name → overriding tables, one named case each, in the file's order.
     pub case: Map<String, Value>,
 }

@@ -1,8 +1,10 @@
-//! How layers combine and how a sweep unfolds. The messages are pinned in `messages`, what holds of any input in
-//! `properties`.
+//! How layers combine. How a sweep unfolds is in `sweeps`, files over files in `extends`, the messages in `messages`, what
+//! holds of any input in `properties`.
 
+mod extends;
 mod messages;
 mod properties;
+mod sweeps;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -11,8 +11,8 @@ use indicatif::ProgressBar;
 use super::queue::{self, State, TaskId};
 use super::{ARRAY, Place, SlurmError, Submission, Until, Waiting, count};
 use crate::progress;
-use crate::run::finished;
-use crate::sweep::steps_recorded;
+use crate::run::{failure, finished};
+use crate::sweep::steps_taken;
 
 /// How often the queue is asked at first, and at last if nothing changes: a controller serves many users.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
@@ -178,8 +178,8 @@ impl<'a> Followed<'a> {
             Some(State::Cancelled) => return Ok(self.cancelled()),
             Some(State::Ended) | None => self.looks += 1,
         }
-        if let Ok(reason) = fs::read_to_string(self.run.directory.join("failure.txt")) {
-            return Ok(Outcome::Failed(reason.trim().to_owned()));
+        if let Some(reason) = failure(&self.run.directory) {
+            return Ok(Outcome::Failed(reason));
         }
         if self.looks < LOOKS {
             return Ok(Outcome::Open);
@@ -188,7 +188,7 @@ impl<'a> Followed<'a> {
             // A task that is cancelled while it waits leaves the queue without a trace.
             return Ok(self.cancelled());
         }
-        let steps = steps_recorded(&self.run.directory);
+        let steps = steps_taken(&self.run.directory).unwrap_or(0);
         self.lost = if steps > self.steps { 1 } else { self.lost + 1 };
         self.steps = steps;
         Ok(if self.lost < LOST { Outcome::Lost } else { Outcome::Failed(self.last_words()) })
@@ -214,7 +214,7 @@ fn draw(bar: &ProgressBar, total: u64, open: &[Followed<'_>], states: &BTreeMap<
         return;
     }
     let to_do: u64 = open.iter().map(|run| run.run.planned.config.train.steps).sum();
-    let done: u64 = open.iter().map(|run| steps_recorded(&run.run.directory)).sum();
+    let done: u64 = open.iter().map(|run| steps_taken(&run.run.directory).unwrap_or(0)).sum();
     bar.set_position((total + done).saturating_sub(to_do));
     let running = open.iter().filter(|run| states.get(&run.task) == Some(&State::Running)).count();
     bar.set_message(format!("{running} running, {} waiting", open.len() - running));

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{PlannedRun, SlurmConfig};
 use crate::files::{FileError, create_dir, remove_if_there, write_atomic};
-use crate::run::{directory, finished};
-use crate::sweep::Swept;
+use crate::run::{FAILURE, directory};
+use crate::sweep::{Agenda, Swept};
 use script::{Array, TABLE};
 
 /// Runs of one array job at most: what Slurm's `MaxArraySize` allows unless it is raised.
@@ -80,7 +80,18 @@ pub enum Until {
     Finished,
 }
 
-/// A run that is not finished.
+/// How a sweep on Slurm is executed.
+#[derive(Clone, Debug)]
+pub struct SlurmOptions {
+    /// The directory that runs go to, as `out/NAME/HASH`; all nodes must share it.
+    pub out: PathBuf,
+    /// Whether runs that failed before are tried again.
+    pub retry: bool,
+    /// How far it is taken.
+    pub until: Until,
+}
+
+/// A run that is due.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting<'a> {
     planned: &'a PlannedRun,
@@ -101,36 +112,30 @@ const SUBMISSION: &str = "job.json";
 /// Name of the script.
 const SCRIPT: &str = "job.sbatch";
 
-/// Executes every planned run that is not finished yet, on the nodes of a cluster. `tell` gets a line for all that happens.
+/// Executes every planned run that is due (see [`Agenda`]) on the nodes of a cluster. `tell` gets a line for all that happens.
 ///
 /// # Errors
 /// If a file cannot be written, or Slurm is not there or refuses. A run that fails is no error but in [`Swept::failed`].
 pub fn sweep(
     planned: &[PlannedRun],
-    out: &Path,
     asked: &SlurmConfig,
-    until: Until,
+    options: &SlurmOptions,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Swept, SlurmError> {
-    let mut swept = Swept::default();
-    let out = std::path::absolute(out).map_err(FileError::of("find", out))?;
-    let mut waiting = vec![];
-    for run in planned {
-        let directory = directory(&out, run);
-        match finished(&directory)? {
-            Some(_) => swept.skipped += 1,
-            None => waiting.push(Waiting { planned: run, directory }),
-        }
-    }
+    let out = std::path::absolute(&options.out).map_err(FileError::of("find", &options.out))?;
+    let Agenda { due, finished, failed } = Agenda::new(planned, &out, options.retry)?;
+    let mut swept = Swept { skipped: finished, left_failed: failed.len(), failed, ..Swept::default() };
+    let waiting: Vec<Waiting<'_>> =
+        due.into_iter().map(|(planned, directory)| Waiting { planned, directory }).collect();
     if let Some(first) = waiting.first() {
         let place = Place { name: &first.planned.config.name, out: &out, asked };
-        if until == Until::Written {
+        if options.until == Until::Written {
             for runs in waiting.iter().collect::<Vec<_>>().chunks(ARRAY) {
                 let script = place.write(runs)?.join(SCRIPT);
                 tell(&format!("Job script of {}: {}", count(runs.len()), script.display()));
             }
         } else {
-            swept.failed = follow::follow(&place, &waiting, until, tell)?;
+            swept.failed.extend(follow::follow(&place, &waiting, options.until, tell)?);
         }
     }
     let directories = planned.iter().map(|run| directory(&out, run));
@@ -160,7 +165,7 @@ impl Place<'_> {
         for run in runs {
             create_dir(&run.directory)?;
             // The reason of an earlier failure is not that of the next.
-            remove_if_there(&run.directory.join("failure.txt"))?;
+            remove_if_there(&run.directory.join(FAILURE))?;
             write_atomic(&run.directory.join("config.toml"), run.planned.config.to_toml().as_bytes())?;
         }
         let folder = self.fresh_folder()?;
