@@ -50,6 +50,22 @@ pub struct Model {
 }
 
 /// The states of a model's layers.
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+///
+/// let json = r#"{"d_model": 16, "layers": ["mamba"], "mixer": {"mamba": {"kind": "mamba"}}}"#;
+/// let (config, device): (ModelConfig, _) = (serde_json::from_str(json).unwrap(), Device::flex());
+/// let model = Model::new(&config, 10, &MixerRegistry::default(), &mut Init::new(0, &device)).unwrap();
+/// let tokens = |tokens: &[i32]| Tensor::<1, Int>::from_ints(tokens, &device).unsqueeze::<2>();
+/// // A text in two pieces is the text in one.
+/// let (_, state) = model.forward(tokens(&[1, 2, 3]), model.state(1, &device));
+/// assert_eq!(state.bytes() as u64, model.state_bytes(3));
+/// let (pieces, _) = model.score_next(tokens(&[4, 5]), state);
+/// let (whole, _) = model.score_next(tokens(&[1, 2, 3, 4, 5]), model.state(1, &device));
+/// assert!((pieces - whole).abs().max().into_scalar::<f32>() < 1e-5);
+/// ```
 #[derive(Clone, Debug)]
 pub struct ModelState(Vec<LayerState>);
 
@@ -66,6 +82,20 @@ impl ModelState {
 }
 
 /// Where the tokens of a layer were sent.
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+///
+/// let json = r#"{"d_model": 16, "layers": ["gru", "gru+moe"], "mixer": {"gru": {"kind": "gru"}},
+///     "channel": {"moe": {"kind": "moe", "experts": 4, "active": 2}}}"#;
+/// let (config, device): (ModelConfig, _) = (serde_json::from_str(json).unwrap(), Device::flex());
+/// let model = Model::new(&config, 10, &MixerRegistry::default(), &mut Init::new(0, &device)).unwrap();
+/// let tokens = Tensor::<2, Int>::from_ints([[1, 2, 3]], &device);
+/// let (_, _, routed) = model.forward_routed(tokens, model.state(1, &device));
+/// assert_eq!((routed.len(), routed[0].layer), (1, 1));
+/// assert_eq!(routed[0].routing.counts.iter().sum::<u64>(), 2 * 3);
+/// ```
 #[derive(Clone, Debug)]
 pub struct LayerRouting {
     /// The layer, from 0.
