@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod evaluation;
 mod faults;
 mod generate;
 mod layout;
@@ -10,7 +11,9 @@ mod mixers;
 mod model;
 mod pretrained;
 mod references;
+mod reliability;
 mod results;
 mod resume;
 mod tasks;
 mod tensorboard;
+mod training;

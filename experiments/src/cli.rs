@@ -11,7 +11,9 @@ use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
 use crate::bench_model::{self, ModelArgs};
 use crate::config::{ConfigError, Loaded, PlannedRun, load};
+use crate::eval_verb::{self, EvalArgs, EvalError};
 use crate::generate::GenerateVerbError;
+use crate::hparams;
 use crate::model_verbs::{self, ModelVerb};
 use crate::pretrained::ModelDirError;
 use crate::report::{ReportOptions, write_report};
@@ -39,6 +41,12 @@ enum Verb {
     /// Run every case, axis and seed of a config, then compare them
     #[command(after_help = "Example: heddle sweep configs/quickstart.toml --jobs 2")]
     Sweep(SweepArgs),
+    /// Evaluate a finished run on other lengths or another task
+    #[command(
+        after_help = "Examples:\n  heddle eval runs/NAME/HASH --lengths 256,512,1024\n  heddle eval runs/NAME/HASH \
+                      --task induction --set vocab=64 --split validation"
+    )]
+    Eval(EvalArgs),
     /// Compare finished runs: a table, figures and an HTML page
     #[command(after_help = "Example: heddle report runs/quickstart --out report")]
     Report(ReportArgs),
@@ -208,6 +216,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>()
         || error.is::<heddle_tasks::TaskError>()
         || error.is::<SampleError>()
+        || error.is::<EvalError>()
         || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
         || error.downcast_ref::<GenerateVerbError>().is_some_and(GenerateVerbError::is_usage)
@@ -219,6 +228,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
     match verb {
         Verb::Run(args) => run_verb(args, registry, out),
         Verb::Sweep(args) => sweep_verb(args, registry, out),
+        Verb::Eval(args) => eval_verb::execute(&args, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Report(args) => report_verb(args, out),
         Verb::Model(verb) => model_verbs::execute(&verb, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Bench(BenchVerb::Blocks(args)) => blocks_verb(&args, registry, out),
@@ -286,6 +296,7 @@ fn sweep_verb(args: SweepArgs, registry: &Registry, out: &mut Out) -> anyhow::Re
         let (question, claim) = header(&args.common.config);
         let options = ReportOptions { case_order: case_order(&planned), question, claim, ..ReportOptions::default() };
         print_report(&swept.finished, &folder, &options, out)?;
+        hparams::describe(&folder, &planned, &swept.finished)?;
     }
     for (directory, reason) in &swept.failed {
         complain(&format!("failed: {}: {reason}", directory.display()));

@@ -14,6 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod average;
 pub mod bench;
 mod bench_model;
 pub mod checkpoint;
@@ -21,9 +22,14 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
+mod eval_verb;
 pub mod evaluate;
+pub mod events;
 pub mod files;
 mod generate;
+pub mod gradients;
+pub mod histograms;
+mod hparams;
 pub mod metrics;
 mod model_show;
 mod model_verbs;
@@ -34,6 +40,7 @@ mod registry;
 pub mod report;
 pub mod result;
 pub mod run;
+pub mod schedule;
 pub mod sweep;
 mod task_sample;
 mod task_stats;

@@ -160,12 +160,8 @@ impl Job {
 
     /// Steps that its records show.
     fn steps_taken(&self) -> u64 {
-        last_line(&self.directory.join("metrics.jsonl")).and_then(|line| serde_json::from_str(&line).ok()).map_or(
-            0,
-            |metric| match metric {
-                Metric::Train { step, .. } | Metric::Routing { step, .. } | Metric::Eval { step, .. } => step,
-            },
-        )
+        let last = last_line(&self.directory.join("metrics.jsonl"));
+        last.and_then(|line| serde_json::from_str(&line).ok()).map_or(0, |metric: Metric| metric.step())
     }
 }
 

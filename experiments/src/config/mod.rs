@@ -29,7 +29,7 @@ use std::path::Path;
 pub use error::{ConfigError, Problem};
 pub use kinds::{Complaint, KindDefaults, Kinds, KnownKey, known_keys};
 pub use range::OutOfRange;
-pub use schema::{EvalConfig, RunConfig, Schedule, Stage, SweepConfig, TrainConfig};
+pub use schema::{DecayForm, EvalConfig, Rule, RunConfig, Schedule, Stage, SweepConfig, TrainConfig};
 pub use sweep::{Loaded, PlannedRun};
 
 /// Reads a run file and lays it, and then each override (`key=value`, as given to `--set`), over the defaults.
