@@ -13,6 +13,7 @@ use crate::bench::{self, BenchError, Setting};
 use crate::bench_model::{self, ModelArgs};
 use crate::config::{ConfigError, Loaded, load};
 use crate::config_verbs::{self, ConfigVerb};
+use crate::eval_verb::{self, EvalArgs, EvalError};
 use crate::generate::GenerateVerbError;
 use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::model_verbs::{self, ModelVerb};
@@ -51,6 +52,12 @@ enum Verb {
                       at once."
     )]
     Sweep(SweepArgs),
+    /// Evaluate a finished run on other lengths or another task
+    #[command(
+        after_help = "Examples:\n  heddle eval runs/NAME/HASH --lengths 256,512,1024\n  heddle eval runs/NAME/HASH \
+                      --task induction --set vocab=64 --split validation"
+    )]
+    Eval(EvalArgs),
     /// Compare finished runs: a table, figures and an HTML page
     #[command(after_help = "Example: heddle report runs/quickstart --out report")]
     Report(ReportArgs),
@@ -221,6 +228,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>()
         || error.is::<heddle_tasks::TaskError>()
         || error.is::<SampleError>()
+        || error.is::<EvalError>()
         || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
         || error.downcast_ref::<GenerateVerbError>().is_some_and(GenerateVerbError::is_usage)
@@ -234,6 +242,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
     match verb {
         Verb::Run(args) => run_verb(args, registry, out),
         Verb::Sweep(args) => sweep_verb::execute(&args, registry, out),
+        Verb::Eval(args) => eval_verb::execute(&args, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Report(args) => report_verb(args, out),
         Verb::Config(verb) => config_verbs::execute(&verb, registry, out),
         Verb::Runs(verb) => runs_verbs::execute(&verb, out).map(|()| ExitCode::SUCCESS),

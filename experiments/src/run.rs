@@ -16,10 +16,11 @@ use crate::config::{ConfigError, PlannedRun, RunConfig};
 use crate::device::{DeviceError, device};
 use crate::evaluate::evaluate;
 use crate::files::{FileError, create_dir, remove_if_there, sweep_leftovers, write_atomic};
+use crate::gradients::first_without_chunks;
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::result::{RunResult, Timing};
-use crate::train::{Clock, TrainError, Trained, Trainer, record_scores};
+use crate::train::{Clock, Subject, TrainError, Trained, Trainer, record_scores};
 
 /// Why a run did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +97,7 @@ pub fn check(planned: &PlannedRun, registry: &Registry) -> Result<(), RunError> 
 
 struct Prepared {
     task: Box<dyn Task>,
+    monitor: Option<Box<dyn Task>>,
     device: burn::tensor::Device,
     model: Model,
 }
@@ -116,15 +118,38 @@ fn prepare(
         );
         return Err(planned.blame("task.kind", &text).into());
     }
+    let monitor = monitor(planned, registry)?;
     let slices = task.slices(Split::Train).len();
     if let Some(stage) = config.train.curriculum.iter().find(|stage| stage.weights.len() != slices) {
         let weights = stage.weights.len();
         let text = format!("a stage has {weights} weights, the task {slices} train slices; give one weight a slice");
         return Err(planned.blame("train.curriculum", &text).into());
     }
+    if config.train.chunk > 0
+        && let Some(name) = first_without_chunks(&config.model, &registry.mixers, &device.clone().inner())
+    {
+        let text = format!(
+            "`{name}` is not causal: in chunks it computes something else than at once; use 0, or another mixer"
+        );
+        return Err(planned.blame("train.chunk", &text).into());
+    }
     let model = Model::new(&config.model, task.vocab(), &registry.mixers, &mut init(&device, config.seed));
     let model = model.map_err(|error: ModelError| planned.blame(&error.key(), &error.to_string()))?;
-    Ok(Prepared { task, device, model })
+    Ok(Prepared { task, monitor, device, model })
+}
+
+/// The task whose validation slices are those of `eval.monitor`.
+fn monitor(planned: &PlannedRun, registry: &Registry) -> Result<Option<Box<dyn Task>>, RunError> {
+    let config = &planned.config;
+    if config.eval.monitor.is_empty() {
+        return Ok(None);
+    }
+    let mut watched = config.clone();
+    let slices = config.eval.monitor.iter().cloned().map(Value::Object).collect();
+    watched.task.insert("validation".into(), Value::Array(slices));
+    let task = build_task(&watched, registry)
+        .map_err(|error| planned.blame("eval.monitor", &format!("as the task's `validation`: {error}")))?;
+    Ok(Some(task))
 }
 
 /// The task that a config describes.
@@ -146,7 +171,7 @@ pub fn run(planned: &PlannedRun, registry: &Registry, options: &RunOptions) -> R
     if let Some(result) = finished(&directory)? {
         return Ok(Finished { directory, result, skipped: true, warnings: vec![] });
     }
-    let Prepared { task, device, model } = prepare(planned, registry, |device, seed| Init::new(seed, device))?;
+    let Prepared { task, monitor, device, model } = prepare(planned, registry, |device, seed| Init::new(seed, device))?;
     create_dir(&directory)?;
     let _lock = lock(&directory)?;
     sweep_leftovers(&directory)?;
@@ -155,7 +180,8 @@ pub fn run(planned: &PlannedRun, registry: &Registry, options: &RunOptions) -> R
 
     let parameters = model.num_params() as u64;
     let bar = progress::bar(planned.config.train.steps, options.progress);
-    let (trainer, warnings) = Trainer::open(&planned.config, &*task, model, &device, &directory, bar)?;
+    let subject = Subject { config: &planned.config, task: &*task, monitor: monitor.as_deref() };
+    let (trainer, warnings) = Trainer::open(subject, model, &device, &directory, bar)?;
     let trained = trainer.with_interrupt(options.interrupt.clone()).train().inspect_err(|error| {
         // Whatever else stops a run, such as a full disk, may have passed when it is taken up again.
         if let TrainError::Diverged { .. } = error {
@@ -191,11 +217,13 @@ fn conclude(
     let best = state.best.expect("training ends with an evaluation");
     let device = model.devices().remove(0);
     let test = evaluate(&model, task, Split::Test, config.seed, config.eval.batch, &device);
-    record_scores(&mut recorder, best.step, Split::Test, &test)?;
-    recorder.sync()?;
+    record_scores(&mut recorder, best.step, &Split::Test.to_string(), &test)?;
+    recorder.finish()?;
     let length = task.slices(Split::Test).iter().map(|slice| slice.length).max().unwrap_or(0);
     let result = RunResult {
         version: env!("CARGO_PKG_VERSION").into(),
+        commit: option_env!("HEDDLE_COMMIT").map(str::to_owned),
+        burn: option_env!("HEDDLE_BURN").map(str::to_owned),
         name: config.name.clone(),
         case: config.case.clone(),
         seed: config.seed,
@@ -209,6 +237,7 @@ fn conclude(
         steps: state.step,
         best_step: best.step,
         steps_to_target: state.steps_to_target,
+        tokens_to_target: state.tokens_to_target,
         stop: state.stop.expect("training has ended"),
         tokens: state.tokens,
         validation: best.validation,
@@ -265,6 +294,8 @@ fn timing(clock: Clock) -> Timing {
         total_seconds: clock.total,
         tokens_per_second: clock.tokens as f64 / training,
         overhead: 1.0 - clock.computing / training,
+        seconds_to_target: clock.to_target,
+        threads: Some(rayon::current_num_threads()),
     }
 }
 

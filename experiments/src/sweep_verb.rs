@@ -8,6 +8,7 @@ use clap::CommandFactory;
 use crate::Registry;
 use crate::cli::{Cli, ConfigArgs, Out, complain, heed_signals, load_config, print_report};
 use crate::config::{PlannedRun, SlurmConfig};
+use crate::hparams;
 use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::report::ReportOptions;
 use crate::run::check;
@@ -97,6 +98,7 @@ pub(crate) fn execute(args: &SweepArgs, registry: &Registry, out: &mut Out) -> a
         let folder = args.common.out.join(&planned[0].config.name);
         let options = ReportOptions { case_order: case_order(&planned), question, claim, ..ReportOptions::default() };
         print_report(&swept.finished, &folder, &options, out)?;
+        hparams::describe(&folder, &planned, &swept.finished)?;
     }
     for (directory, reason) in &swept.failed {
         complain(&format!("failed: {}: {reason}", directory.display()));

@@ -41,7 +41,7 @@ pub use error::{ConfigError, Problem};
 pub use json_schema::json_schema;
 pub use kinds::{Complaint, KindDefaults, Kinds, KnownKey, known_keys};
 pub use range::OutOfRange;
-pub use schema::{EvalConfig, RunConfig, Schedule, Stage, SweepConfig, TrainConfig};
+pub use schema::{DecayForm, EvalConfig, Rule, RunConfig, Schedule, Stage, SweepConfig, TrainConfig};
 pub use slurm::SlurmConfig;
 pub use sweep::{Loaded, PlannedRun};
 
