@@ -32,7 +32,7 @@ pub struct Optimizer {
 #[derive(Debug)]
 enum Memory {
     /// Of AdamW.
-    Moments(Moments),
+    Moments(Box<Moments>),
     /// Of Lion, Muon and SGD, flat.
     Momentum(Rule, Tensor<1>),
 }
@@ -87,9 +87,9 @@ impl Optimizer {
     /// What is remembered, by name, to be saved: `adamw.first.PATH` and `adamw.second.PATH`, or `RULE.momentum.PATH`.
     pub fn moments(&self) -> impl Iterator<Item = (String, TensorData)> {
         self.memory.iter().flat_map(|(path, memory)| match memory {
-            Memory::Moments(Moments { first, second }) => vec![
-                (format!("adamw.first.{path}"), first.to_data()),
-                (format!("adamw.second.{path}"), second.to_data()),
+            Memory::Moments(moments) => vec![
+                (format!("adamw.first.{path}"), moments.first.to_data()),
+                (format!("adamw.second.{path}"), moments.second.to_data()),
             ],
             Memory::Momentum(rule, momentum) => {
                 vec![(format!("{}.momentum.{path}", prefix(*rule)), momentum.to_data())]
@@ -105,7 +105,7 @@ impl Optimizer {
         while let Some((name, data)) = moments.pop_first() {
             if let Some(path) = name.strip_prefix("adamw.first.") {
                 let Some(second) = moments.remove(&format!("adamw.second.{path}")) else { continue };
-                let memory = Memory::Moments(Moments { first: tensor(data), second: tensor(second) });
+                let memory = Memory::Moments(Box::new(Moments { first: tensor(data), second: tensor(second) }));
                 self.memory.insert(path.to_owned(), memory);
             } else if let Some((rule, path)) = name.split_once(".momentum.")
                 && let Some(rule) = [Rule::Lion, Rule::Muon, Rule::Sgd].into_iter().find(|known| prefix(*known) == rule)
@@ -180,11 +180,11 @@ impl Update {
             Rule::Adamw => {
                 let (parameter, grad) = (flat(parameter), flat(grad));
                 let moments = match memory {
-                    Some(Memory::Moments(moments)) => moments,
+                    Some(Memory::Moments(moments)) => *moments,
                     _ => Moments { first: parameter.zeros_like(), second: parameter.zeros_like() },
                 };
                 let (parameter, moments) = adamw(parameter, grad, moments, &self.adamw);
-                (parameter.reshape(shape), Memory::Moments(moments))
+                (parameter.reshape(shape), Memory::Moments(Box::new(moments)))
             }
             Rule::Lion => {
                 let config = LionConfig::new().with_beta_1(beta1 as f32).with_beta_2(beta2 as f32);
