@@ -28,13 +28,14 @@ pub struct Optimizer {
     steps: u64,
 }
 
-/// What an optimiser remembers of a parameter.
+/// What an optimiser remembers of a parameter, flat.
 #[derive(Debug)]
-enum Memory {
-    /// Of AdamW.
-    Moments(Box<Moments>),
-    /// Of Lion, Muon and SGD, flat.
-    Momentum(Rule, Tensor<1>),
+struct Memory {
+    rule: Rule,
+    /// AdamW's first moment, the momentum of the others.
+    first: Tensor<1>,
+    /// AdamW's second moment.
+    second: Option<Tensor<1>>,
 }
 
 /// What a step did.
@@ -86,14 +87,12 @@ impl Optimizer {
 
     /// What is remembered, by name, to be saved: `adamw.first.PATH` and `adamw.second.PATH`, or `RULE.momentum.PATH`.
     pub fn moments(&self) -> impl Iterator<Item = (String, TensorData)> {
-        self.memory.iter().flat_map(|(path, memory)| match memory {
-            Memory::Moments(moments) => vec![
-                (format!("adamw.first.{path}"), moments.first.to_data()),
-                (format!("adamw.second.{path}"), moments.second.to_data()),
-            ],
-            Memory::Momentum(rule, momentum) => {
-                vec![(format!("{}.momentum.{path}", prefix(*rule)), momentum.to_data())]
-            }
+        self.memory.iter().flat_map(|(path, Memory { rule, first, second })| {
+            let name = prefix(*rule);
+            let kind = if second.is_some() { "first" } else { "momentum" };
+            let first = (format!("{name}.{kind}.{path}"), first.to_data());
+            let second = second.as_ref().map(|second| (format!("{name}.second.{path}"), second.to_data()));
+            std::iter::once(first).chain(second)
         })
     }
 
@@ -105,12 +104,12 @@ impl Optimizer {
         while let Some((name, data)) = moments.pop_first() {
             if let Some(path) = name.strip_prefix("adamw.first.") {
                 let Some(second) = moments.remove(&format!("adamw.second.{path}")) else { continue };
-                let memory = Memory::Moments(Box::new(Moments { first: tensor(data), second: tensor(second) }));
+                let memory = Memory { rule: Rule::Adamw, first: tensor(data), second: Some(tensor(second)) };
                 self.memory.insert(path.to_owned(), memory);
             } else if let Some((rule, path)) = name.split_once(".momentum.")
                 && let Some(rule) = [Rule::Lion, Rule::Muon, Rule::Sgd].into_iter().find(|known| prefix(*known) == rule)
             {
-                self.memory.insert(path.to_owned(), Memory::Momentum(rule, tensor(data)));
+                self.memory.insert(path.to_owned(), Memory { rule, first: tensor(data), second: None });
             }
         }
     }
@@ -172,19 +171,18 @@ impl Update {
     ) -> (Tensor<D>, Memory) {
         let shape = parameter.shape();
         let AdamW { lr, beta1, beta2, weight_decay, gradient_scale, .. } = self.adamw;
-        let earlier = |memory| match memory {
-            Some(Memory::Momentum(_, momentum)) => Some(momentum),
-            _ => None,
-        };
+        let earlier = |memory: Option<Memory>| memory.map(|memory| memory.first);
+        let remember = |momentum| Memory { rule, first: momentum, second: None };
         match rule {
             Rule::Adamw => {
                 let (parameter, grad) = (flat(parameter), flat(grad));
                 let moments = match memory {
-                    Some(Memory::Moments(moments)) => *moments,
+                    Some(Memory { first, second: Some(second), .. }) => Moments { first, second },
                     _ => Moments { first: parameter.zeros_like(), second: parameter.zeros_like() },
                 };
                 let (parameter, moments) = adamw(parameter, grad, moments, &self.adamw);
-                (parameter.reshape(shape), Memory::Moments(Box::new(moments)))
+                let Moments { first, second } = moments;
+                (parameter.reshape(shape), Memory { rule, first, second: Some(second) })
             }
             Rule::Lion => {
                 let config = LionConfig::new().with_beta_1(beta1 as f32).with_beta_2(beta2 as f32);
@@ -192,7 +190,7 @@ impl Update {
                 let state = earlier(memory).map(LionState::new);
                 let (parameter, state) = lion.step(lr, flat(parameter), flat(grad) * gradient_scale, state);
                 let momentum = state.expect("Lion has a momentum").momentum;
-                (parameter.reshape(shape), Memory::Momentum(rule, momentum))
+                (parameter.reshape(shape), remember(momentum))
             }
             Rule::Muon | Rule::Sgd => {
                 let grad = flat(grad) * gradient_scale;
@@ -209,7 +207,7 @@ impl Update {
                     }
                     _ => parameter * (1.0 - lr * weight_decay) - (momentum.clone() * lr).reshape(shape),
                 };
-                (parameter, Memory::Momentum(rule, momentum))
+                (parameter, remember(momentum))
             }
         }
     }
