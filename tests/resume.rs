@@ -50,8 +50,22 @@ fn assert_same(a: &Path, b: &Path) {
 
 #[test]
 fn a_run_killed_at_random_moments_ends_bit_identical() {
+    kill_and_compare(&longer());
+}
+
+#[test]
+fn so_does_one_whose_model_reads_out_items() {
+    let longer = longer();
+    let (task, model) = (longer.find("[task]").unwrap(), longer.find("[model]").unwrap());
+    let compression =
+        "[task]\nkind = 'compression'\ntrain = [{ length = 16 }]\ntest = [{ length = 16, examples = 32 }]\n";
+    kill_and_compare(&format!("{}{compression}{}", &longer[..task], &longer[model..]));
+}
+
+/// Runs a config undisturbed, and again with [`KILLS`].
+fn kill_and_compare(config: &str) {
     let bench = Bench::new();
-    bench.write("run.toml", &longer());
+    bench.write("run.toml", config);
     let started = Instant::now();
     bench.succeed(&["run", "run.toml", "--out", "undisturbed"]);
     let whole = started.elapsed();

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use heddle_tasks::batch::{Batch, BatchLabel, Stretch, fill_batch};
-use heddle_tasks::{Split, Task, slice_by_weight, slice_of_batch};
+use heddle_tasks::{Readout, Split, Task, slice_by_weight, slice_of_batch};
 
 use crate::config::Stage;
 
@@ -13,6 +13,8 @@ pub struct LabelledBatch {
     pub tokens: Tensor<2, Int>,
     /// Labelled positions, counted through the whole batch (row · l + position), `[labels]`.
     pub positions: Tensor<1, Int>,
+    /// The item asked for at each labelled position, `[labels]`, if the task's answers are read out by item.
+    pub items: Option<Tensor<1, Int>>,
     /// The right answer at each labelled position, `[labels]`.
     pub targets: Tensor<1, Int>,
 }
@@ -58,13 +60,17 @@ impl<'a> Batches<'a> {
         fill_batch(self.task, stretch, &mut self.buffer);
         let Batch { batch, length, tokens, labels } = &self.buffer;
         let at = |label: &BatchLabel| (label.row as usize * length + label.position as usize) as i32;
-        let positions = labels.iter().map(at).collect::<Vec<i32>>();
-        let targets = labels.iter().map(|label| label.target as i32).collect::<Vec<i32>>();
+        let of_labels = |number: &dyn Fn(&BatchLabel) -> i32| {
+            let numbers = labels.iter().map(number).collect::<Vec<i32>>();
+            Tensor::from_ints(numbers.as_slice(), &self.device)
+        };
+        let by_item = self.task.readout() == Readout::Item;
         let tokens = TensorData::new(tokens.clone(), [*batch, *length]);
         LabelledBatch {
             tokens: Tensor::from_data(tokens, &self.device),
-            positions: Tensor::from_ints(positions.as_slice(), &self.device),
-            targets: Tensor::from_ints(targets.as_slice(), &self.device),
+            positions: of_labels(&at),
+            items: by_item.then(|| of_labels(&|label| label.evidence as i32)),
+            targets: of_labels(&|label| label.target as i32),
         }
     }
 }

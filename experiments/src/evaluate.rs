@@ -24,7 +24,11 @@ pub fn routed_answers(model: &Model, batch: &LabelledBatch) -> (Tensor<2>, Vec<L
 /// [`answers`] from the hidden state of every token, `[b, l, d]`.
 pub(crate) fn answers_from(model: &Model, hidden: Tensor<3>, batch: &LabelledBatch) -> Tensor<2> {
     let [b, l, d] = hidden.dims();
-    model.logits(hidden.reshape([b * l, d]).select(0, batch.positions.clone()))
+    let hidden = hidden.reshape([b * l, d]).select(0, batch.positions.clone());
+    match &batch.items {
+        Some(items) => model.item_logits(hidden, items.clone()),
+        None => model.logits(hidden),
+    }
 }
 
 /// Evaluates every slice of a split. `model` holds plain tensors, without gradients.

@@ -94,14 +94,6 @@ fn prepare(planned: &PlannedRun, registry: &Registry) -> Result<Prepared, RunErr
     let config = &planned.config;
     let device = device(&config.device)?.autodiff();
     let task = build_task(config, registry)?;
-    if task.readout() == Readout::Item {
-        let text = format!(
-            "'{}' asks for many items at one position, which no model here has a read-out for yet; train another task, or \
-             take its data elsewhere with `heddle task sample`",
-            task.kind()
-        );
-        return Err(planned.blame("task.kind", &text).into());
-    }
     let slices = task.slices(Split::Train).len();
     if let Some(stage) = config.train.curriculum.iter().find(|stage| stage.weights.len() != slices) {
         let weights = stage.weights.len();
@@ -109,9 +101,27 @@ fn prepare(planned: &PlannedRun, registry: &Registry) -> Result<Prepared, RunErr
         return Err(planned.blame("train.curriculum", &text).into());
     }
     let mut init = Init::new(config.seed, &device);
-    let model = Model::new(&config.model, task.vocab(), &registry.mixers, &mut init);
-    let model = model.map_err(|error: ModelError| planned.blame(&error.key(), &error.to_string()))?;
+    let model = build_model(planned, (task.vocab(), task.readout()), registry, &mut init)?;
     Ok(Prepared { task, device, model })
+}
+
+/// The model that a config describes, for a task of `vocab` tokens whose answers are read in one way or the other.
+///
+/// # Errors
+/// If its settings are impossible.
+pub(crate) fn build_model(
+    planned: &PlannedRun,
+    (vocab, readout): (usize, Readout),
+    registry: &Registry,
+    init: &mut Init,
+) -> Result<Model, ConfigError> {
+    let config = &planned.config.model;
+    let model = Model::new(config, vocab, &registry.mixers, init);
+    let model = model.map_err(|error: ModelError| planned.blame(&error.key(), &error.to_string()))?;
+    Ok(match readout {
+        Readout::Token => model,
+        Readout::Item => model.with_item_readout(config, init),
+    })
 }
 
 /// The task that a config describes.
