@@ -71,6 +71,15 @@ fn a_run_killed_at_random_moments_ends_bit_identical() {
 }
 
 #[test]
+fn so_does_one_whose_model_reads_out_items() {
+    let longer = longer();
+    let (task, model) = (longer.find("[task]").unwrap(), longer.find("[model]").unwrap());
+    let compression =
+        "[task]\nkind = 'compression'\ntrain = [{ length = 16 }]\ntest = [{ length = 16, examples = 32 }]\n";
+    killed_at_random_moments(&format!("{}{compression}{}", &longer[..task], &longer[model..]));
+}
+
+#[test]
 fn so_does_one_with_every_feature_of_training_and_every_optimiser() {
     for optimizer in ["muon", "lion", "sgd"] {
         let (_bench, run) = killed_at_random_moments(&with_every_feature(optimizer));

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use heddle_tasks::batch::{Batch, BatchLabel, Stretch, fill_batch};
-use heddle_tasks::{Split, Task, slice_by_weight, slice_of_batch};
+use heddle_tasks::{Readout, Split, Task, slice_by_weight, slice_of_batch};
 
 use crate::config::Stage;
 
@@ -15,6 +15,8 @@ pub struct LabelledBatch {
     pub tokens: Tensor<2, Int>,
     /// Labelled positions, counted through the whole batch (row · l + position), `[labels]`.
     pub positions: Tensor<1, Int>,
+    /// The item asked for at each labelled position, `[labels]`, if the task's answers are read out by item.
+    pub items: Option<Tensor<1, Int>>,
     /// The right answer at each labelled position, `[labels]`.
     pub targets: Tensor<1, Int>,
 }
@@ -83,9 +85,12 @@ impl<'a> Batches<'a> {
         };
         let positions: Vec<i32> = labels.iter().map(at).collect();
         let targets: Vec<i32> = labels.iter().map(|label| label.target as i32).collect();
+        let by_item = self.task.readout() == Readout::Item;
+        let items = by_item.then(|| labels.iter().map(|label| label.evidence as i32).collect::<Vec<i32>>());
         LabelledBatch {
             tokens: Tensor::from_data(TensorData::new(tokens, [b, l]), &self.device),
             positions: Tensor::from_ints(positions.as_slice(), &self.device),
+            items: items.map(|items| Tensor::from_ints(items.as_slice(), &self.device)),
             targets: Tensor::from_ints(targets.as_slice(), &self.device),
         }
     }

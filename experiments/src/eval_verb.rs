@@ -67,7 +67,10 @@ pub(crate) enum EvalError {
     #[error("the task has {task} tokens and the model knows {model}; lower the task's vocabulary with `--set`")]
     Vocabulary { task: usize, model: usize },
     /// A task that needs another read-out.
-    #[error("'{0}' asks for many items at one position, which no model here has a read-out for")]
+    #[error(
+        "'{0}' asks for items in another way than the task that this model was trained on: only models trained on \
+         'compression' read many out of one state, and they read nothing else; train one on '{0}'"
+    )]
     Readout(String),
     /// Sequences longer than the model can read.
     #[error("the slice {slice} is {length} tokens long, and the model reads {longest} at most; use `--lengths`")]
@@ -195,7 +198,7 @@ fn slices(task: &Map<String, Value>, args: &EvalArgs) -> Result<Vec<Value>, Eval
 }
 
 fn check(model: &Model, task: &dyn Task, split: Split) -> Result<(), EvalError> {
-    if task.readout() == Readout::Item {
+    if (task.readout() == Readout::Item) != model.reads_items() {
         return Err(EvalError::Readout(task.kind().to_owned()));
     }
     if task.vocab() > model.vocab() {

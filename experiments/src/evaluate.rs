@@ -19,7 +19,11 @@ pub fn answers(model: &Model, batch: &LabelledBatch) -> Tensor<2> {
 /// [`answers`] from the hidden state of every token, `[b, l, d]`.
 pub(crate) fn answers_from(model: &Model, hidden: Tensor<3>, batch: &LabelledBatch) -> Tensor<2> {
     let [b, l, d] = hidden.dims();
-    model.logits(hidden.reshape([b * l, d]).select(0, batch.positions.clone()))
+    let hidden = hidden.reshape([b * l, d]).select(0, batch.positions.clone());
+    match &batch.items {
+        Some(items) => model.item_logits(hidden, items.clone()),
+        None => model.logits(hidden),
+    }
 }
 
 /// Evaluates every slice of a split. `model` holds plain tensors, without gradients.

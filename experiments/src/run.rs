@@ -110,14 +110,6 @@ fn prepare(
     let config = &planned.config;
     let device = device(&config.device)?.autodiff();
     let task = build_task(config, registry)?;
-    if task.readout() == Readout::Item {
-        let text = format!(
-            "'{}' asks for many items at one position, which no model here has a read-out for yet; train another task, or \
-             take its data elsewhere with `heddle task sample`",
-            task.kind()
-        );
-        return Err(planned.blame("task.kind", &text).into());
-    }
     let monitor = monitor(planned, registry)?;
     let slices = task.slices(Split::Train).len();
     if let Some(stage) = config.train.curriculum.iter().find(|stage| stage.weights.len() != slices) {
@@ -133,8 +125,7 @@ fn prepare(
         );
         return Err(planned.blame("train.chunk", &text).into());
     }
-    let model = Model::new(&config.model, task.vocab(), &registry.mixers, &mut init(&device, config.seed));
-    let model = model.map_err(|error: ModelError| planned.blame(&error.key(), &error.to_string()))?;
+    let model = build_model(planned, (task.vocab(), task.readout()), registry, &mut init(&device, config.seed))?;
     Ok(Prepared { task, monitor, device, model })
 }
 
@@ -150,6 +141,25 @@ fn monitor(planned: &PlannedRun, registry: &Registry) -> Result<Option<Box<dyn T
     let task = build_task(&watched, registry)
         .map_err(|error| planned.blame("eval.monitor", &format!("as the task's `validation`: {error}")))?;
     Ok(Some(task))
+}
+
+/// The model that a config describes, for a task of `vocab` tokens whose answers are read in one way or the other.
+///
+/// # Errors
+/// If its settings are impossible.
+pub(crate) fn build_model(
+    planned: &PlannedRun,
+    (vocab, readout): (usize, Readout),
+    registry: &Registry,
+    init: &mut Init,
+) -> Result<Model, ConfigError> {
+    let config = &planned.config.model;
+    let model = Model::new(config, vocab, &registry.mixers, init);
+    let model = model.map_err(|error: ModelError| planned.blame(&error.key(), &error.to_string()))?;
+    Ok(match readout {
+        Readout::Token => model,
+        Readout::Item => model.with_item_readout(config, init),
+    })
 }
 
 /// The task that a config describes.
