@@ -28,13 +28,25 @@ pub struct Optimizer {
     steps: u64,
 }
 
-/// What an optimiser remembers of a parameter.
+/// What an optimiser remembers of a parameter, flat.
 #[derive(Debug)]
-enum Memory {
-    /// Of AdamW.
-    Moments(Moments),
-    /// Of Lion, Muon and SGD, flat.
-    Momentum(Rule, Tensor<1>),
+struct Memory {
+    /// The rule that the parameter moves by.
+    rule: Rule,
+    /// AdamW's first moment, or the momentum of the others.
+    first: Tensor<1>,
+    /// AdamW's second moment.
+    second: Option<Tensor<1>>,
+}
+
+impl Memory {
+    fn momentum(rule: Rule, momentum: Tensor<1>) -> Self {
+        Self { rule, first: momentum, second: None }
+    }
+
+    fn moments(Moments { first, second }: Moments) -> Self {
+        Self { rule: Rule::Adamw, first, second: Some(second) }
+    }
 }
 
 /// What a step did.
@@ -86,13 +98,14 @@ impl Optimizer {
 
     /// What is remembered, by name, to be saved: `adamw.first.PATH` and `adamw.second.PATH`, or `RULE.momentum.PATH`.
     pub fn moments(&self) -> impl Iterator<Item = (String, TensorData)> {
-        self.memory.iter().flat_map(|(path, memory)| match memory {
-            Memory::Moments(Moments { first, second }) => vec![
-                (format!("adamw.first.{path}"), first.to_data()),
-                (format!("adamw.second.{path}"), second.to_data()),
-            ],
-            Memory::Momentum(rule, momentum) => {
-                vec![(format!("{}.momentum.{path}", prefix(*rule)), momentum.to_data())]
+        self.memory.iter().flat_map(|(path, Memory { rule, first, second })| {
+            let name = prefix(*rule);
+            match second {
+                Some(second) => vec![
+                    (format!("{name}.first.{path}"), first.to_data()),
+                    (format!("{name}.second.{path}"), second.to_data()),
+                ],
+                None => vec![(format!("{name}.momentum.{path}"), first.to_data())],
             }
         })
     }
@@ -105,12 +118,12 @@ impl Optimizer {
         while let Some((name, data)) = moments.pop_first() {
             if let Some(path) = name.strip_prefix("adamw.first.") {
                 let Some(second) = moments.remove(&format!("adamw.second.{path}")) else { continue };
-                let memory = Memory::Moments(Moments { first: tensor(data), second: tensor(second) });
-                self.memory.insert(path.to_owned(), memory);
+                let moments = Moments { first: tensor(data), second: tensor(second) };
+                self.memory.insert(path.to_owned(), Memory::moments(moments));
             } else if let Some((rule, path)) = name.split_once(".momentum.")
                 && let Some(rule) = [Rule::Lion, Rule::Muon, Rule::Sgd].into_iter().find(|known| prefix(*known) == rule)
             {
-                self.memory.insert(path.to_owned(), Memory::Momentum(rule, tensor(data)));
+                self.memory.insert(path.to_owned(), Memory::momentum(rule, tensor(data)));
             }
         }
     }
@@ -172,32 +185,28 @@ impl Update {
     ) -> (Tensor<D>, Memory) {
         let shape = parameter.shape();
         let AdamW { lr, beta1, beta2, weight_decay, gradient_scale, .. } = self.adamw;
-        let earlier = |memory| match memory {
-            Some(Memory::Momentum(_, momentum)) => Some(momentum),
-            _ => None,
-        };
         match rule {
             Rule::Adamw => {
                 let (parameter, grad) = (flat(parameter), flat(grad));
                 let moments = match memory {
-                    Some(Memory::Moments(moments)) => moments,
+                    Some(Memory { first, second: Some(second), .. }) => Moments { first, second },
                     _ => Moments { first: parameter.zeros_like(), second: parameter.zeros_like() },
                 };
                 let (parameter, moments) = adamw(parameter, grad, moments, &self.adamw);
-                (parameter.reshape(shape), Memory::Moments(moments))
+                (parameter.reshape(shape), Memory::moments(moments))
             }
             Rule::Lion => {
                 let config = LionConfig::new().with_beta_1(beta1 as f32).with_beta_2(beta2 as f32);
                 let lion: Lion = config.with_weight_decay(weight_decay as f32).build();
-                let state = earlier(memory).map(LionState::new);
+                let state = memory.map(|memory| LionState::new(memory.first));
                 let (parameter, state) = lion.step(lr, flat(parameter), flat(grad) * gradient_scale, state);
                 let momentum = state.expect("Lion has a momentum").momentum;
-                (parameter.reshape(shape), Memory::Momentum(rule, momentum))
+                (parameter.reshape(shape), Memory::momentum(rule, momentum))
             }
             Rule::Muon | Rule::Sgd => {
                 let grad = flat(grad) * gradient_scale;
-                let momentum = match earlier(memory) {
-                    Some(momentum) => momentum * self.momentum + grad.clone(),
+                let momentum = match memory {
+                    Some(memory) => memory.first * self.momentum + grad.clone(),
                     None => grad.clone(),
                 };
                 let parameter = match rule {
@@ -209,7 +218,7 @@ impl Update {
                     }
                     _ => parameter * (1.0 - lr * weight_decay) - (momentum.clone() * lr).reshape(shape),
                 };
-                (parameter, Memory::Momentum(rule, momentum))
+                (parameter, Memory::momentum(rule, momentum))
             }
         }
     }
