@@ -19,8 +19,8 @@ const SWEEP: &str = "\n[sweep]\nseeds = [0, 1, 2]\n[sweep.case.plain]\n[sweep.ca
 
 /// Kills a child and every process that it started.
 fn kill_group(child: &mut Child) {
-    let group = format!("-{}", child.id());
-    assert!(Command::new("kill").args(["-KILL", "--", &group]).status().unwrap().success());
+    let kill = format!("kill -KILL -{}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     child.wait().unwrap();
 }
 

@@ -31,11 +31,22 @@ pub struct Optimizer {
 /// What an optimiser remembers of a parameter, flat.
 #[derive(Debug)]
 struct Memory {
+    /// The rule that the parameter moves by.
     rule: Rule,
-    /// AdamW's first moment, the momentum of the others.
+    /// AdamW's first moment, or the momentum of the others.
     first: Tensor<1>,
     /// AdamW's second moment.
     second: Option<Tensor<1>>,
+}
+
+impl Memory {
+    fn momentum(rule: Rule, momentum: Tensor<1>) -> Self {
+        Self { rule, first: momentum, second: None }
+    }
+
+    fn moments(Moments { first, second }: Moments) -> Self {
+        Self { rule: Rule::Adamw, first, second: Some(second) }
+    }
 }
 
 /// What a step did.
@@ -89,10 +100,13 @@ impl Optimizer {
     pub fn moments(&self) -> impl Iterator<Item = (String, TensorData)> {
         self.memory.iter().flat_map(|(path, Memory { rule, first, second })| {
             let name = prefix(*rule);
-            let kind = if second.is_some() { "first" } else { "momentum" };
-            let first = (format!("{name}.{kind}.{path}"), first.to_data());
-            let second = second.as_ref().map(|second| (format!("{name}.second.{path}"), second.to_data()));
-            std::iter::once(first).chain(second)
+            match second {
+                Some(second) => vec![
+                    (format!("{name}.first.{path}"), first.to_data()),
+                    (format!("{name}.second.{path}"), second.to_data()),
+                ],
+                None => vec![(format!("{name}.momentum.{path}"), first.to_data())],
+            }
         })
     }
 
@@ -104,12 +118,12 @@ impl Optimizer {
         while let Some((name, data)) = moments.pop_first() {
             if let Some(path) = name.strip_prefix("adamw.first.") {
                 let Some(second) = moments.remove(&format!("adamw.second.{path}")) else { continue };
-                let memory = Memory { rule: Rule::Adamw, first: tensor(data), second: Some(tensor(second)) };
-                self.memory.insert(path.to_owned(), memory);
+                let moments = Moments { first: tensor(data), second: tensor(second) };
+                self.memory.insert(path.to_owned(), Memory::moments(moments));
             } else if let Some((rule, path)) = name.split_once(".momentum.")
                 && let Some(rule) = [Rule::Lion, Rule::Muon, Rule::Sgd].into_iter().find(|known| prefix(*known) == rule)
             {
-                self.memory.insert(path.to_owned(), Memory { rule, first: tensor(data), second: None });
+                self.memory.insert(path.to_owned(), Memory::momentum(rule, tensor(data)));
             }
         }
     }
@@ -171,8 +185,6 @@ impl Update {
     ) -> (Tensor<D>, Memory) {
         let shape = parameter.shape();
         let AdamW { lr, beta1, beta2, weight_decay, gradient_scale, .. } = self.adamw;
-        let earlier = |memory: Option<Memory>| memory.map(|memory| memory.first);
-        let remember = |momentum| Memory { rule, first: momentum, second: None };
         match rule {
             Rule::Adamw => {
                 let (parameter, grad) = (flat(parameter), flat(grad));
@@ -181,21 +193,20 @@ impl Update {
                     _ => Moments { first: parameter.zeros_like(), second: parameter.zeros_like() },
                 };
                 let (parameter, moments) = adamw(parameter, grad, moments, &self.adamw);
-                let Moments { first, second } = moments;
-                (parameter.reshape(shape), Memory { rule, first, second: Some(second) })
+                (parameter.reshape(shape), Memory::moments(moments))
             }
             Rule::Lion => {
                 let config = LionConfig::new().with_beta_1(beta1 as f32).with_beta_2(beta2 as f32);
                 let lion: Lion = config.with_weight_decay(weight_decay as f32).build();
-                let state = earlier(memory).map(LionState::new);
+                let state = memory.map(|memory| LionState::new(memory.first));
                 let (parameter, state) = lion.step(lr, flat(parameter), flat(grad) * gradient_scale, state);
                 let momentum = state.expect("Lion has a momentum").momentum;
-                (parameter.reshape(shape), remember(momentum))
+                (parameter.reshape(shape), Memory::momentum(rule, momentum))
             }
             Rule::Muon | Rule::Sgd => {
                 let grad = flat(grad) * gradient_scale;
-                let momentum = match earlier(memory) {
-                    Some(momentum) => momentum * self.momentum + grad.clone(),
+                let momentum = match memory {
+                    Some(memory) => memory.first * self.momentum + grad.clone(),
                     None => grad.clone(),
                 };
                 let parameter = match rule {
@@ -207,7 +218,7 @@ impl Update {
                     }
                     _ => parameter * (1.0 - lr * weight_decay) - (momentum.clone() * lr).reshape(shape),
                 };
-                (parameter, remember(momentum))
+                (parameter, Memory::momentum(rule, momentum))
             }
         }
     }

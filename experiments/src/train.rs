@@ -286,6 +286,10 @@ impl<'a> Trainer<'a> {
         let seconds = now - self.logged.training;
         let tokens_per_second = (self.clock.tokens - self.logged.tokens) as f64 / seconds;
         self.logged = Clock { training: now, ..self.clock };
+        let horizon = self.spent().horizon(&self.config.train);
+        if horizon.is_finite() {
+            self.bar.set_length(horizon.ceil() as u64);
+        }
         self.bar.set_position(self.state.step);
         self.bar.set_message(format!("loss {loss:.3}"));
         let StepReport { lr, grad_norm } = report;
