@@ -41,7 +41,7 @@ pub use activation::{
 };
 pub use adamw::{AdamW, Moments, adamw, adamw_by_definition, squared_norm};
 pub use attention::{
-    AttentionInput, AttentionRule, BlockMask, attention, attention_by_definition, attention_with_lse,
+    AttentionDropout, AttentionInput, AttentionRule, BlockMask, attention, attention_by_definition, attention_with_lse,
     attention_with_lse_by_definition,
 };
 pub use conv::{ConvInput, causal_conv, causal_conv_by_definition};

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::AttentionRule;
+use super::dropout::DroppedPanel;
 use super::score::Score;
 use super::sight::Sight;
 use crate::cpu::simd::{LANES, Sixteen};
@@ -212,6 +213,17 @@ impl<'a> Attention<'a> {
             }
         }
         result
+    }
+
+    /// The dropout of a panel's rows, if there is any.
+    #[inline(always)]
+    pub(super) fn panel_dropout(&self, block: &Block, panel: usize) -> Option<DroppedPanel> {
+        let dropout = self.rule.dropout.filter(|dropout| dropout.chance > 0.0)?;
+        Some(dropout.panel(|lane| {
+            let row = panel * LANES + lane;
+            let (head, _) = block.row(row);
+            (block.head * self.dims.shared() + head, self.rule.offset + block.query(row))
+        }))
     }
 
     /// Whether threads pay.

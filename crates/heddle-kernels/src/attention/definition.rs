@@ -10,15 +10,16 @@ use super::{AttentionInput, AttentionRule};
 /// s_ij = cap(scale · q_i·k_j) − slope_h |i − j|      o_i = Σ_j softmax_j(s_ij) v_j, over the keys j that i sees
 /// ```
 ///
-/// (arXiv:1706.03762, eq. 1.) A query that sees no key gives zero.
+/// (arXiv:1706.03762, eq. 1.) A query that sees no key gives zero. With [dropout](super::AttentionDropout) the weights are
+/// multiplied by its factors.
 ///
 /// # Shapes
 /// - returned: `[b, h, l, p]`
 ///
 /// # Panics
 /// If the shapes disagree, an axis is empty, the number of query heads is no multiple of the number of key heads, or the
-/// rule does not fit: a block mask that does not cover every position, a soft-cap that is not positive, or more than 2^24
-/// positions.
+/// rule does not fit: a block mask that does not cover every position, a soft-cap that is not positive, a chance of dropout
+/// outside of 0 to below 1, or more than 2^24 positions.
 pub fn attention_by_definition(input: AttentionInput, rule: AttentionRule) -> Tensor<4> {
     attention_with_lse_by_definition(input, rule).0
 }
@@ -54,7 +55,11 @@ pub fn attention_with_lse_by_definition(input: AttentionInput, rule: AttentionRu
     let sum = weights.clone().sum_dim(3);
     let blind = sum.clone().equal_elem(0.0);
     let sum = sum.mask_fill(blind.clone(), 1.0);
-    let weights = (weights / sum.clone()).reshape([b, g, (h / g) * l, m]);
+    let mut weights = weights / sum.clone();
+    if let Some(dropout) = rule.dropout {
+        weights = weights.clone() * dropout.factors([b, h, l, m], rule.offset, &device).cast(weights.dtype());
+    }
+    let weights = weights.reshape([b, g, (h / g) * l, m]);
     let lse = (sum.log() + top).mask_fill(blind, f32::NEG_INFINITY);
     (weights.matmul(v).reshape([b, h, l, p]), lse.reshape([b, h, l]))
 }

@@ -6,6 +6,7 @@
 
 use super::block::{Attention, Block, Dims};
 use super::decode;
+use super::dropout::DroppedPanel;
 use super::score::{Mask, NOTHING, Queries, Score};
 use super::sight::{KEYS, Run};
 use crate::cpu::aligned::Aligned;
@@ -25,7 +26,7 @@ pub(super) struct Attended {
 /// Attends.
 pub(super) fn forward(call: Attention<'_>, level: Level) -> Attended {
     let Dims { b, h, l, p, .. } = call.dims;
-    if decode::pays(&call.dims) {
+    if decode::pays(&call.dims) && call.rule.dropout.is_none() {
         return decode::forward(call, level);
     }
     let mut o = vec![0.0; b * h * l * p];
@@ -47,6 +48,7 @@ struct Task<'a> {
 /// Sixteen rows on their way.
 struct Panel<I: Isa> {
     queries: Queries<I>,
+    dropped: Option<DroppedPanel>,
     /// The largest scores so far.
     top: Lanes<I>,
     /// The sums of `2^(score − top)` so far.
@@ -99,6 +101,7 @@ impl Task<'_> {
                 at: isa.load(&self.call.positions(&self.block, index)),
                 slopes: isa.load(&self.call.panel_slopes(&self.block, index)),
             },
+            dropped: self.call.panel_dropout(&self.block, index),
             top: isa.splat(NOTHING),
             sum: isa.zero(),
         };
@@ -152,6 +155,9 @@ impl Task<'_> {
             sum += weight;
         }
         (state.top, state.sum) = (top, sum);
+        if let Some(dropped) = &state.dropped {
+            dropped.apply(isa, run.keys.clone(), scores, LANES);
+        }
 
         let values = Left { data: &self.call.head(self.call.v, self.block.head)[within], across: 1, along: p };
         let weights = Right { data: scores, stride: LANES };

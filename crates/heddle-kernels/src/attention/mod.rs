@@ -1,9 +1,10 @@
-//! Softmax attention with grouped heads, windows, sinks, soft-caps, slopes and block masks.
+//! Softmax attention with grouped heads, windows, sinks, soft-caps, slopes, block masks and dropout.
 
 mod backward;
 mod block;
 mod decode;
 mod definition;
+mod dropout;
 mod forward;
 mod pass;
 mod rule;
@@ -15,6 +16,7 @@ mod tests;
 use burn::tensor::Tensor;
 
 pub use definition::{attention_by_definition, attention_with_lse_by_definition};
+pub use dropout::AttentionDropout;
 pub use rule::{AttentionRule, BlockMask};
 
 use crate::cpu::Array;

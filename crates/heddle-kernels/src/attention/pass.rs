@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::backward::Kept;
 use super::block::{Attention, Block, Dims};
+use super::dropout::DroppedPanel;
 use super::score::{Mask, Queries, Score};
 use super::sight::{KEYS, Run};
 use crate::cpu::aligned::Aligned;
@@ -41,6 +42,7 @@ pub(super) struct Pass<'a> {
 #[derive(Clone, Copy)]
 struct Panel<I: Isa> {
     queries: Queries<I>,
+    dropped: Option<DroppedPanel>,
     /// ∞ in lanes without a row, which makes their weights 0.
     lse: Lanes<I>,
     /// What is subtracted from every gradient of a weight: `Σ_j weight_j · gradient_j`, less the gradient of the lse.
@@ -139,7 +141,8 @@ impl Pass<'_> {
             }
             let at = isa.load(&call.positions(block, index));
             let queries = Queries { at, slopes: isa.load(&call.panel_slopes(block, index)) };
-            work.panels.push(Panel { queries, lse: isa.load(&lse), mean: isa.load(&mean), g_slopes: isa.zero() });
+            let (lse, mean, dropped) = (isa.load(&lse), isa.load(&mean), call.panel_dropout(block, index));
+            work.panels.push(Panel { queries, dropped, lse, mean, g_slopes: isa.zero() });
         }
     }
 
@@ -185,7 +188,15 @@ impl Pass<'_> {
                 let mask = Mask::new(sight, run, |lane| at + block.query(panel * LANES + lane));
                 let place = Place { block, tile, panel, run };
                 self.multiply(isa, work, place);
+                let dropped = work.panels[panel].dropped;
+                if let Some(dropped) = dropped {
+                    // The gradient of a weight is that of what was kept of it.
+                    dropped.apply(isa, run.keys.clone(), &mut work.g_scores[place.start()..], lanes);
+                }
                 differentiate(isa, work, place, (score, mask));
+                if let Some(dropped) = dropped {
+                    dropped.apply(isa, run.keys.clone(), &mut work.weights[place.start()..], lanes);
+                }
                 if queries {
                     self.add_to_queries(isa, work, place);
                 }

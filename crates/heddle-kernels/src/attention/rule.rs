@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::AttentionDropout;
+
 /// Which keys a query sees, and how a score is formed.
 ///
 /// The keys stand at positions `0..m`, the queries at `offset..offset + l`.
@@ -30,6 +32,8 @@ pub struct AttentionRule {
     pub softcap: Option<f64>,
     /// Of what is left, a query sees the keys of these blocks only; none stands for all blocks.
     pub blocks: Option<BlockMask>,
+    /// What becomes of weights in training; the softmax's denominator knows nothing of it.
+    pub dropout: Option<AttentionDropout>,
     /// How many keys there are, in the first places of an array that may have room for more; none stands for all places.
     /// What lies in the others is not read.
     pub keys: Option<usize>,
@@ -46,7 +50,17 @@ impl AttentionRule {
     /// Attention over heads of width `p` in which every query sees every key.
     pub fn full(p: usize) -> Self {
         let scale = (p as f64).powf(-0.5);
-        Self { causal: false, window: None, sinks: 0, offset: 0, scale, softcap: None, blocks: None, keys: None }
+        Self {
+            causal: false,
+            window: None,
+            sinks: 0,
+            offset: 0,
+            scale,
+            softcap: None,
+            blocks: None,
+            dropout: None,
+            keys: None,
+        }
     }
 
     /// Whether a query at position `i` (counted like the keys) sees key `j`.
@@ -68,6 +82,9 @@ impl AttentionRule {
         );
         if let Some(cap) = self.softcap {
             assert!(cap > 0.0, "attention: a soft-cap must be positive, not {cap}");
+        }
+        if let Some(AttentionDropout { chance, .. }) = self.dropout {
+            assert!((0.0..1.0).contains(&chance), "attention: a chance of dropout is from 0 to below 1, not {chance}");
         }
         if let Some(blocks) = &self.blocks {
             let needed = (self.offset + l).div_ceil(blocks.size);

@@ -23,6 +23,13 @@ fn a_window_of_the_whole_length_is_full_attention() {
 }
 
 #[test]
+fn dropout_with_chance_0_changes_no_bit() {
+    let case = Case::causal([1, 4, 2, 150, 150, 9]);
+    let dropout = Some(AttentionDropout { chance: 0.0, seed: 1 });
+    assert_eq!(bits(&case), bits(&case.clone().with(|rule| rule.dropout = dropout)));
+}
+
+#[test]
 fn a_mask_of_all_blocks_is_dense_attention() {
     for size in [1, 10, KEYS, 1000] {
         for case in [Case::causal([1, 2, 1, 150, 150, 9]), Case::full([1, 2, 1, 150, 150, 9])] {
@@ -164,10 +171,14 @@ const THREADED: [[usize; 6]; 5] = [
     [1, 5, 1, 200, 260, 16],
 ];
 
+const DROPOUT: Option<AttentionDropout> = Some(AttentionDropout { chance: 0.3, seed: 8 });
+
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     for sizes in THREADED {
-        for case in [Case::causal(sizes).sloped(), Case::causal(sizes).with(|rule| rule.window = Some(90))] {
+        let window = Case::causal(sizes).with(|rule| rule.window = Some(90));
+        let dropout = Case::causal(sizes).with(|rule| rule.dropout = DROPOUT);
+        for case in [Case::causal(sizes).sloped(), window, dropout] {
             let on = |threads| on_threads(threads, || bits(&case));
             let one = on(1);
             assert!(one == on(2) && one == on(3) && one == on(7), "{case:?}");
@@ -178,7 +189,7 @@ fn the_number_of_threads_changes_no_bit() {
 #[test]
 fn the_plan_of_the_backward_pass_changes_no_bit() {
     for sizes in THREADED {
-        let case = Case::causal(sizes).sloped().with(|rule| rule.softcap = Some(9.0));
+        let case = Case::causal(sizes).sloped().with(|rule| (rule.softcap, rule.dropout) = (Some(9.0), DROPOUT));
         let [b, h, g, l, m, p] = sizes;
         let mut random = Random::new(9);
         let (inputs, upstream) = (case.sample(&mut random), case.sample_upstream(&mut random));
@@ -214,6 +225,7 @@ fn one_pass_over_a_head_is_planned_where_heads_keep_all_threads_busy() {
 fn every_instruction_set_computes_the_same() {
     for sizes in [[1, 4, 2, 150, 150, 40], [1, 2, 1, 2, 100, 40]] {
         let case = Case::causal(sizes).sloped().with(|rule| (rule.softcap, rule.window) = (Some(9.0), Some(70)));
+        let case = case.with(|rule| rule.dropout = DROPOUT);
         let mut random = Random::new(10);
         let (inputs, upstream) = (case.sample(&mut random), case.sample_upstream(&mut random));
         let with = |level: Level| level.force(|| case.run(&Device::flex(), attention_with_lse, &inputs, &upstream));

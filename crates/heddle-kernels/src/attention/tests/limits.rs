@@ -146,6 +146,13 @@ fn soft_caps_of_zero_are_refused() {
 }
 
 #[test]
+#[should_panic(expected = "attention: a chance of dropout is from 0 to below 1, not 1")]
+fn dropping_everything_is_refused() {
+    let dropout = Some(AttentionDropout { chance: 1.0, seed: 0 });
+    zeros([1, 1, 1, 4, 4, 5], AttentionRule { dropout, ..AttentionRule::full(5) });
+}
+
+#[test]
 #[should_panic(expected = "attention: slopes [3] do not fit 2 heads")]
 fn slopes_for_other_heads_are_refused() {
     let x = Tensor::<4>::zeros([1, 2, 3, 4], &Device::flex());

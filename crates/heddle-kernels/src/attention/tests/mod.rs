@@ -198,6 +198,18 @@ fn block_masks_have_the_true_values_and_gradients() {
 }
 
 #[test]
+fn dropout_has_the_true_values_and_gradients() {
+    for (seed, sizes) in SIZES.into_iter().enumerate() {
+        for chance in [0.1, 0.9] {
+            let dropout = Some(AttentionDropout { chance, seed: seed as u64 });
+            Case::causal(sizes).with(|rule| rule.dropout = dropout).assert_true(seed as u64);
+            let windowed = Case::full(sizes).sloped().with(|rule| (rule.softcap, rule.window) = (Some(3.0), Some(50)));
+            windowed.with(|rule| rule.dropout = dropout).assert_true(seed as u64);
+        }
+    }
+}
+
+#[test]
 fn few_queries_over_many_keys_have_the_true_values_and_gradients() {
     for (l, shared) in [(1, 1), (1, 4), (8, 1), (9, 1), (2, 3)] {
         let sizes = [2, 2 * shared, 2, l, 2500, 20];
@@ -231,10 +243,13 @@ fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1..3_usize, 1..4_usize, 1..4_usize, 1..100_usize, 1..140_usize, 1..40_usize);
     let sight = (any::<bool>(), prop::option::of(1..150_usize), 0..80_usize, 0..60_usize);
     let score = (prop::option::of(0.5..30.0_f64), any::<bool>(), prop::option::of(1..90_usize));
-    (sizes, sight, score).prop_map(
-        |((b, g, shared, l, m, p), (causal, window, sinks, offset), (softcap, sloped, size))| {
+    let dropout = prop::option::of((0.0..0.9_f64, any::<u64>()));
+    (sizes, sight, score, dropout).prop_map(
+        |((b, g, shared, l, m, p), (causal, window, sinks, offset), (softcap, sloped, size), dropout)| {
             let blocks = size.and_then(|size| mask(size, [offset + l, m]));
-            let rule = AttentionRule { causal, window, sinks, offset, softcap, blocks, ..AttentionRule::full(p) };
+            let dropout = dropout.map(|(chance, seed)| AttentionDropout { chance, seed });
+            let rule =
+                AttentionRule { causal, window, sinks, offset, softcap, blocks, dropout, ..AttentionRule::full(p) };
             Case { sizes: [b, g * shared, g, l, m, p], rule, sloped }
         },
     )

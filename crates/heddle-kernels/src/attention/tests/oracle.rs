@@ -45,7 +45,12 @@ impl Truth {
         let g_o = upstream.first().filter(|g| !g.is_empty()).map(|g| &g[row * p..][..p]);
         let g_lse = upstream.get(1).filter(|g| !g.is_empty()).map_or(0.0, |g| g[row]);
         let weights: Vec<f64> = scores.iter().map(|(score, _)| (score - top).exp() / sum).collect();
-        let g_weights: Vec<f64> = seen.iter().map(|&j| g_o.map_or(0.0, |g_o| dot(g_o, &inputs[2][key(j)]))).collect();
+        let factor = |j: usize| match rule.dropout {
+            Some(dropout) if !dropout.keeps(head, rule.offset + i, j) => 0.0,
+            dropout => 1.0 / (1.0 - dropout.map_or(0.0, |dropout| dropout.chance)),
+        };
+        let g_weight = |j: usize| factor(j) * g_o.map_or(0.0, |g_o| dot(g_o, &inputs[2][key(j)]));
+        let g_weights: Vec<f64> = seen.iter().map(|&j| g_weight(j)).collect();
         let mean = dot(&weights, &g_weights);
         if !seen.is_empty() {
             self.outputs[1][row] = top + sum.ln();
@@ -54,10 +59,10 @@ impl Truth {
             let g_score = weight * (g_weight - mean + g_lse);
             self.gradients[3][head % h] -= g_score * distance(j);
             for x in 0..p {
-                self.outputs[0][row * p + x] += weight * inputs[2][key(j)][x];
+                self.outputs[0][row * p + x] += factor(j) * weight * inputs[2][key(j)][x];
                 self.gradients[0][row * p + x] += g_score * slack * rule.scale * inputs[1][key(j)][x];
                 self.gradients[1][key(j)][x] += g_score * slack * rule.scale * q[x];
-                self.gradients[2][key(j)][x] += weight * g_o.map_or(0.0, |g_o| g_o[x]);
+                self.gradients[2][key(j)][x] += factor(j) * weight * g_o.map_or(0.0, |g_o| g_o[x]);
             }
         }
     }
