@@ -8,6 +8,20 @@ use crate::{Example, Label, Split, Task};
 ///
 /// # Shapes
 /// - `tokens`: `[b, l]`, row after row; `labels`: those of one row after those of the other
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry, batch::{Batch, Stretch, fill_batch}};
+/// use serde_json::json;
+///
+/// let settings = json!({"loss": "last", "train": [{"length": 20}]});
+/// let task = TaskRegistry::builtin().build("parity", &settings)?;
+/// let mut batch = Batch::default();
+/// fill_batch(task.as_ref(), Stretch { split: Split::Train, slice: 0, seed: 42, first: 0, count: 3 }, &mut batch);
+/// // The last row's bits, and the parity asked for behind them.
+/// let (ones, label) = (batch.tokens[2 * 20..].iter().sum::<i32>(), batch.labels[2]);
+/// assert_eq!((label.row, label.position, label.target), (2, 19, ones as u32 % 2));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The number of rows, b.
@@ -21,6 +35,13 @@ pub struct Batch {
 }
 
 /// A [`Label`] and the row it belongs to.
+///
+/// ```
+/// use heddle_tasks::{Label, batch::BatchLabel};
+///
+/// let in_batch = BatchLabel { row: 3, position: 9, target: 17, evidence: 4 };
+/// assert_eq!(Label::from(in_batch), Label { position: 9, target: 17, evidence: 4 });
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BatchLabel {
     /// The row of the batch.
@@ -43,6 +64,22 @@ impl From<BatchLabel> for Label {
 const ROWS_PER_JOB: usize = 8;
 
 /// Consecutive examples of a slice.
+///
+/// An example is a function of its index alone, so stretches may be cut anywhere:
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry, batch::{Batch, Stretch, fill_batch}};
+///
+/// let task = TaskRegistry::builtin().build("parity", &serde_json::Value::Null)?;
+/// let tokens = |first, count| {
+///     let mut batch = Batch::default();
+///     let stretch = Stretch { split: Split::Test, slice: 0, seed: 42, first, count };
+///     fill_batch(task.as_ref(), stretch, &mut batch);
+///     batch.tokens
+/// };
+/// assert_eq!(tokens(0, 8), [tokens(0, 5), tokens(5, 3)].concat());
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     /// The split.

@@ -63,6 +63,17 @@ pub struct Compression {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("compression", &json!({"train": [{"length": 32}, {"length": 128}]}))?;
+/// // Every token but the last is asked for.
+/// let slices = task.slices(Split::Train);
+/// assert_eq!([slices[0].labels, slices[1].labels], [31, 127]);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {

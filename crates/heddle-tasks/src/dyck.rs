@@ -69,6 +69,20 @@ pub struct Dyck {
 }
 
 /// Which positions of a training sequence carry the loss.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let labels = |loss: &str| {
+///     let settings = json!({"loss": loss, "train": [{"length": 128, "depth": 4}]});
+///     let task = TaskRegistry::builtin().build("dyck", &settings)?;
+///     Ok::<[usize; 2], heddle_tasks::TaskError>([Split::Train, Split::Test].map(|split| task.slices(split)[0].labels))
+/// };
+/// // At most half of the brackets close; all but the last have a next one.
+/// assert_eq!((labels("closing")?, labels("all")?), ([64, 64], [127, 64]));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
@@ -80,6 +94,22 @@ pub enum Loss {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("dyck", &json!({"types": 4, "train": [{"length": 256, "depth": 3}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// let mut open = 0_i32;
+/// let depths = example.tokens.iter().map(|token| {
+///     open += if *token < 4 { 1 } else { -1 };
+///     open
+/// });
+/// assert_eq!(depths.max(), Some(3));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -96,6 +126,7 @@ impl Default for Dyck {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     length: u32,

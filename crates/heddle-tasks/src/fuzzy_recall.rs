@@ -91,6 +91,15 @@ pub struct FuzzyRecall {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// // A key and a value of three tokens each, stated and asked for.
+/// let error = TaskRegistry::builtin().build("fuzzy_recall", &json!({"train": [{"length": 10}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use a length of at least 12 or shorter keys and values"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -105,6 +114,7 @@ impl Default for FuzzyRecall {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     length: usize,
@@ -114,6 +124,7 @@ pub struct Plan {
 }
 
 /// Memory that a thread reuses.
+#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Scratch {
     distinct: Distinct,

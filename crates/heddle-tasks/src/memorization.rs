@@ -71,6 +71,16 @@ pub struct Memorization {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("memorization", &json!({"train": [{"length": 32}]}))?;
+/// // Every second token is the insert token, at which a value is asked for.
+/// assert_eq!(task.slices(Split::Train)[0].labels, 16);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -85,6 +95,7 @@ impl Default for Memorization {
 }
 
 /// The map that a thread used last.
+#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Facts {
     /// The seed and the number of keys that the map is of.

@@ -72,6 +72,19 @@ pub struct Phonebook {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("phonebook", &json!({"train": [{"length": 256, "name_tokens": 2, "number_tokens": 7}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// // An entry is 1 + 2 + 7 tokens, and the question as long but for its last digit.
+/// let entries = example.tokens.iter().filter(|token| task.describe_token(**token) == "entry").count();
+/// assert_eq!(entries, (256 - 9) / 10);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {

@@ -88,6 +88,20 @@ pub struct SelectiveCopying {
 }
 
 /// Where the data stand and how they are asked for; see the [module](self#layout).
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let asked_at = |layout: &str| {
+///     let task = TaskRegistry::builtin().build("selective_copying", &json!({"layout": layout}))?;
+///     let mut example = Example::default();
+///     task.example(Split::Test, 0, 42, 0, &mut example);
+///     Ok::<String, heddle_tasks::TaskError>(task.describe_token(example.tokens[example.labels[0].position as usize]))
+/// };
+/// assert_eq!((asked_at("mad")?, asked_at("mamba")?), ("blank".to_owned(), "copy".to_owned()));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
@@ -99,6 +113,15 @@ pub enum Layout {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// // The sixteen published tokens, a copy token and sixteen answers.
+/// let error = TaskRegistry::builtin().build("selective_copying", &json!({"train": [{"length": 32}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use at most 15 tokens or a length of at least 33"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -120,6 +143,7 @@ impl Default for SelectiveCopying {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     /// Positions before the copy tokens.

@@ -13,6 +13,19 @@ use crate::{Example, Label, SettingInfo, Split, TaskError};
 
 /// Which positions of a training sequence carry the loss. Evaluation scores the last position alone: the states before
 /// it belong to shorter sequences, and would flatter a model that fails with length.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let labels = |loss: &str, split| {
+///     let task = TaskRegistry::builtin().build("parity", &json!({"loss": loss, "train": [{"length": 64}]}))?;
+///     Ok::<usize, heddle_tasks::TaskError>(task.slices(split)[0].labels)
+/// };
+/// assert_eq!([labels("all", Split::Train)?, labels("last", Split::Train)?], [64, 1]);
+/// assert_eq!(labels("all", Split::Test)?, 1);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
@@ -24,6 +37,15 @@ pub enum Loss {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// // A ring of two places and no step is no task.
+/// let error = TaskRegistry::builtin().build("parity", &json!({"train": [{"length": 0}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use a length from 1 to 16777216"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -32,6 +54,7 @@ pub struct Knobs {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     length: u32,
