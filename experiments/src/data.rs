@@ -59,7 +59,7 @@ impl<'a> Batches<'a> {
         let stretch = Stretch { split, slice, seed: self.seed, first, count: size };
         fill_batch(self.task, stretch, &mut self.buffer);
         let Batch { batch, length, tokens, labels } = &self.buffer;
-        let at = |label: &BatchLabel| (label.row as usize * length + label.position as usize) as i32;
+        let at = |label: &BatchLabel| (label.row as usize * length + label.label.position as usize) as i32;
         let of_labels = |number: &dyn Fn(&BatchLabel) -> i32| {
             let numbers = labels.iter().map(number).collect::<Vec<i32>>();
             Tensor::from_ints(numbers.as_slice(), &self.device)
@@ -69,17 +69,17 @@ impl<'a> Batches<'a> {
         LabelledBatch {
             tokens: Tensor::from_data(tokens, &self.device),
             positions: of_labels(&at),
-            items: by_item.then(|| of_labels(&|label| label.evidence as i32)),
-            targets: of_labels(&|label| label.target as i32),
+            items: by_item.then(|| of_labels(&|label| label.label.evidence as i32)),
+            targets: of_labels(&|label| label.label.target as i32),
         }
     }
 }
 
 /// The stage that a training batch belongs to: the last one goes on; none without a curriculum.
 fn stage_at(curriculum: &[Stage], batch: u64) -> Option<&Stage> {
-    let mut end = 0;
+    let mut end: u64 = 0;
     let current = curriculum.iter().find(|stage| {
-        end += stage.steps;
+        end = stage.steps.saturating_add(end);
         batch < end
     });
     current.or(curriculum.last())
@@ -96,5 +96,7 @@ mod tests {
         let weights: Vec<f64> = (0..8).map(|batch| stage_at(&curriculum, batch).unwrap().weights[0]).collect();
         assert_eq!(weights, [1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
         assert_eq!(stage_at(&[], 0), None);
+        let endless = [stage(3, 1.0), stage(u64::MAX, 2.0), stage(5, 3.0)];
+        assert_eq!(stage_at(&endless, 7).unwrap().weights, [2.0]);
     }
 }

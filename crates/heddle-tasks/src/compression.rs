@@ -36,7 +36,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::require_published;
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::stream::Stream;
 use crate::{Alphabet, Example, Label, Readout, SettingInfo, Split, TaskError, TaskInfo};
@@ -120,16 +120,12 @@ impl Recipe for Compression {
     }
 
     fn check(&self) -> Result<(), TaskError> {
-        require((3..=LARGEST).contains(&self.vocab), "vocab", format!("3 ≤ vocab ≤ {LARGEST}"), || {
-            (format!("vocab {}", self.vocab), "use 16 as published".to_owned())
-        })
+        require_published(self.vocab, "vocab", (3, LARGEST), 16)
     }
 
     fn plan(&self, _: Split, knobs: &Knobs) -> Result<(Shape, u32), TaskError> {
         let Knobs { length } = *knobs;
-        require((2..=LARGEST).contains(&length), "length", format!("2 ≤ length ≤ {LARGEST}"), || {
-            (format!("length {length}"), "use 32 as published".to_owned())
-        })?;
+        require_published(length, "length", (2, LARGEST), 32)?;
         let (tokens, ordinary) = (length - 1, self.vocab as f64 - 1.0);
         let shape = Shape { length, labels: tokens, chance: 1.0 / ordinary, bits: tokens as f64 * ordinary.log2() };
         Ok((shape, tokens as u32))

@@ -40,7 +40,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_between};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::stream::Stream;
 use crate::{Alphabet, Example, Label, SettingInfo, Split, TaskError, TaskInfo};
@@ -184,9 +184,7 @@ impl Recipe for Dyck {
     }
 
     fn plan(&self, split: Split, &Knobs { length, depth }: &Knobs) -> Result<(Shape, Plan), TaskError> {
-        require((2..=LARGEST).contains(&length), "length", format!("2 ≤ length ≤ {LARGEST}"), || {
-            (format!("length {length}"), format!("use a length from 2 to {LARGEST}"))
-        })?;
+        require_between(length, "length", 2, LARGEST)?;
         require((1..length).contains(&depth), "depth", "1 ≤ depth < length", || {
             let longer =
                 if (1..LARGEST).contains(&depth) { format!(", or a length above {depth}") } else { String::new() };
@@ -309,7 +307,7 @@ mod tests {
             "setting 'train[0].depth': 1 ≤ depth < length fails (depth 18446744073709551615, length 8): use a depth \
              from 1 to 7"
         );
-        assert!(of(1, 1).contains("use a length from 2 to 16777216") && of(u64::MAX, 1).contains("fails (length"));
+        assert!(of(1, 1).contains("use at least 2") && of(u64::MAX, 1).contains("fails (length"));
         assert_eq!(
             message("dyck", json!({"types": 1})),
             "setting 'types': 2 ≤ types ≤ 16777216 fails (types 1): use 8; of a single type nothing is left to name"

@@ -129,3 +129,15 @@ pub(crate) fn require_between(value: usize, setting: &str, least: usize, most: u
         (format!("{setting} {value}"), remedy)
     })
 }
+
+/// The same, with the value of the publication for a remedy.
+pub(crate) fn require_published(
+    value: usize,
+    setting: &str,
+    (least, most): (usize, usize),
+    published: usize,
+) -> Result<(), TaskError> {
+    require((least..=most).contains(&value), setting, format!("{least} ≤ {setting} ≤ {most}"), || {
+        (format!("{setting} {value}"), format!("use {published} as published"))
+    })
+}

@@ -57,7 +57,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::in_context_recall::Loss;
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::sampling::Distinct;
@@ -238,9 +238,7 @@ impl Recipe for FuzzyRecall {
     }
 
     fn check(&self) -> Result<(), TaskError> {
-        require((5..=LARGEST).contains(&self.vocab), "vocab", format!("5 ≤ vocab ≤ {LARGEST}"), || {
-            (format!("vocab {}", self.vocab), "use 16 as published".to_owned())
-        })?;
+        require_published(self.vocab, "vocab", (5, LARGEST), 16)?;
         let [keys, values] = self.parts();
         for (name, tokens, count) in
             [("key_tokens", self.key_tokens, keys), ("value_tokens", self.value_tokens, values)]

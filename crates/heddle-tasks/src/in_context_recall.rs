@@ -55,7 +55,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::stream::Stream;
 use crate::{Alphabet, Example, Label, SettingInfo, Split, TaskError, TaskInfo};
@@ -352,9 +352,7 @@ impl Recipe for InContextRecall {
     }
 
     fn check(&self) -> Result<(), TaskError> {
-        require((4..=LARGEST).contains(&self.vocab), "vocab", format!("4 ≤ vocab ≤ {LARGEST}"), || {
-            (format!("vocab {}", self.vocab), "use 16 as published".to_owned())
-        })
+        require_published(self.vocab, "vocab", (4, LARGEST), 16)
     }
 
     fn plan(&self, split: Split, knobs: &Knobs) -> Result<(Shape, Plan), TaskError> {

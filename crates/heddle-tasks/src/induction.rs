@@ -35,7 +35,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::sampling::Distinct;
 use crate::stream::Stream;
@@ -173,9 +173,7 @@ impl Recipe for InductionHeads {
     }
 
     fn check(&self) -> Result<(), TaskError> {
-        require((3..=LARGEST).contains(&self.vocab), "vocab", format!("3 ≤ vocab ≤ {LARGEST}"), || {
-            (format!("vocab {}", self.vocab), "use 16 as published".to_owned())
-        })
+        require_published(self.vocab, "vocab", (3, LARGEST), 16)
     }
 
     fn plan(&self, split: Split, knobs: &Knobs) -> Result<(Shape, Plan), TaskError> {

@@ -44,7 +44,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::stream::Stream;
 use crate::{Alphabet, Example, Split, TaskError, TaskInfo};
@@ -197,9 +197,7 @@ impl Recipe for ListOps {
             (format!("length {length}"), format!("use a length from 4, an operator over two digits, to {LARGEST}"))
         })?;
         require(depth >= 1, "depth", "1 ≤ depth", || ("depth 0".to_owned(), "use 10 as published".to_owned()))?;
-        require((2..=LARGEST).contains(&arguments), "arguments", format!("2 ≤ arguments ≤ {LARGEST}"), || {
-            (format!("arguments {arguments}"), "use 10 as published".to_owned())
-        })?;
+        require_published(arguments, "arguments", (2, LARGEST), 10)?;
         let mut capacity = vec![1_u32];
         while capacity.len() <= depth && capacity[capacity.len() - 1] < length as u32 {
             let largest = 2 + u64::from(capacity[capacity.len() - 1]) * arguments as u64;

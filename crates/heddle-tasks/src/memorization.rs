@@ -41,7 +41,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::recipe::{LARGEST, Recipe, SHARED, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::sampling::Distinct;
 use crate::stream::Stream;
@@ -168,9 +168,7 @@ impl Recipe for Memorization {
 
     fn plan(&self, _: Split, knobs: &Knobs) -> Result<(Shape, u32), TaskError> {
         let Knobs { length } = *knobs;
-        require((2..=LARGEST).contains(&length), "length", format!("2 ≤ length ≤ {LARGEST}"), || {
-            (format!("length {length}"), "use 32 as published".to_owned())
-        })?;
+        require_published(length, "length", (2, LARGEST), 32)?;
         require(length % 2 == 0, "length", "length even", || {
             (format!("length {length}"), format!("use a length of {} or {}", length - 1, length + 1))
         })?;

@@ -86,7 +86,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 pub use variants::{Compositional, Forgetting, MultiPass, PassKnobs, PlainKnobs, UpdateKnobs};
 
-use crate::error::require;
+use crate::error::{require, require_between};
 use crate::haystack::fewer_or_longer;
 use crate::mqar::{Filler, Queries, QueryScratch, check_power, slot_law};
 use crate::recipe::{LARGEST, Recipe, Shape};
@@ -295,9 +295,7 @@ impl<V: Variant> Recall<V> {
             (format!("length {length}"), format!("use a length of at most {LARGEST}"))
         })?;
         for (name, number) in [("pairs", pairs), ("passes", passes)] {
-            require((1..=LARGEST).contains(&number), name, format!("1 ≤ {name} ≤ {LARGEST}"), || {
-                (format!("{name} {number}"), format!("use {name} between 1 and {LARGEST}"))
-            })?;
+            require_between(number, name, 1, LARGEST)?;
         }
         require(updates <= pairs, "updates", "updates ≤ pairs", || {
             (format!("updates {updates}, pairs {pairs}"), format!("use at most {pairs} updates"))

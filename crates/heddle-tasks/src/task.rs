@@ -85,7 +85,7 @@ impl FromStr for Split {
 /// }
 /// # Ok::<(), heddle_tasks::TaskError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Label {
     /// The position whose output is scored.
     pub position: u32,

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::TaskError;
-use crate::error::require;
+use crate::error::{require, require_between};
 use crate::haystack::{check_depth, fewer_or_longer};
 use crate::recipe::LARGEST;
 
@@ -111,9 +111,7 @@ impl Knobs {
         ];
         for (name, number) in numbers {
             // The upper bound keeps the products below in range.
-            require((1..=LARGEST).contains(&number), name, format!("1 ≤ {name} ≤ {LARGEST}"), || {
-                (format!("{name} {number}"), format!("use {name} between 1 and {LARGEST}"))
-            })?;
+            require_between(number, name, 1, LARGEST)?;
         }
         require(queries <= keys, "queries", "queries ≤ keys", || {
             (
