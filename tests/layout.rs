@@ -225,3 +225,25 @@ fn dependencies_are_named_in_the_workspace_alone() {
         }
     }
 }
+
+/// Whether the type declared at a line is left out of the docs, as what only a trait of the same crate names.
+fn is_hidden(text: &str, line: usize) -> bool {
+    let before: Vec<&str> = text.lines().take(line - 1).collect();
+    before.iter().rev().take_while(|line| line.starts_with("#[")).any(|line| *line == "#[doc(hidden)]")
+}
+
+#[test]
+fn every_public_type_of_the_tasks_has_an_example() {
+    let folder = root().join("crates/heddle-tasks/src");
+    let mut missing = String::new();
+    for (path, text) in files("rs").into_iter().filter(|(path, _)| path.starts_with(&folder)) {
+        let place = path.strip_prefix(root()).unwrap().display();
+        let shown = types_without_example(&text).into_iter().filter(|(line, _)| !is_hidden(&text, *line));
+        shown.for_each(|(line, name)| missing += &format!("\n{place}:{line}: `{name}`"));
+    }
+    assert!(
+        missing.is_empty(),
+        "show in the docs of these types, in a block between lines of ```, what one does with \
+                                 each, or hide what no one names with #[doc(hidden)]:{missing}"
+    );
+}

@@ -78,15 +78,15 @@ impl<'a> Batches<'a> {
         let row_of = |row: usize| &tokens[row * length + columns.start..row * length + columns.end];
         let tokens: Vec<i32> = rows.clone().flat_map(row_of).copied().collect();
         let inside =
-            |label: &&BatchLabel| rows.contains(&(label.row as usize)) && columns.contains(&(label.position as usize));
+            |label: &&BatchLabel| rows.contains(&(label.row as usize)) && columns.contains(&(label.label.position as usize));
         let labels: Vec<&BatchLabel> = labels.iter().filter(inside).collect();
         let at = |label: &&BatchLabel| {
-            ((label.row as usize - rows.start) * l + label.position as usize - columns.start) as i32
+            ((label.row as usize - rows.start) * l + label.label.position as usize - columns.start) as i32
         };
         let positions: Vec<i32> = labels.iter().map(at).collect();
-        let targets: Vec<i32> = labels.iter().map(|label| label.target as i32).collect();
+        let targets: Vec<i32> = labels.iter().map(|label| label.label.target as i32).collect();
         let by_item = self.task.readout() == Readout::Item;
-        let items = by_item.then(|| labels.iter().map(|label| label.evidence as i32).collect::<Vec<i32>>());
+        let items = by_item.then(|| labels.iter().map(|label| label.label.evidence as i32).collect::<Vec<i32>>());
         LabelledBatch {
             tokens: Tensor::from_data(TensorData::new(tokens, [b, l]), &self.device),
             positions: Tensor::from_ints(positions.as_slice(), &self.device),
@@ -107,9 +107,9 @@ impl<'a> Batches<'a> {
 
 /// The stage that a training batch belongs to: the last one goes on; none without a curriculum.
 fn stage_at(curriculum: &[Stage], batch: u64) -> Option<&Stage> {
-    let mut end = 0;
+    let mut end: u64 = 0;
     let current = curriculum.iter().find(|stage| {
-        end += stage.steps;
+        end = stage.steps.saturating_add(end);
         batch < end
     });
     current.or(curriculum.last())
@@ -126,5 +126,7 @@ mod tests {
         let weights: Vec<f64> = (0..8).map(|batch| stage_at(&curriculum, batch).unwrap().weights[0]).collect();
         assert_eq!(weights, [1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
         assert_eq!(stage_at(&[], 0), None);
+        let endless = [stage(3, 1.0), stage(u64::MAX, 2.0), stage(5, 3.0)];
+        assert_eq!(stage_at(&endless, 7).unwrap().weights, [2.0]);
     }
 }

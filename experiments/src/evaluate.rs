@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use heddle_hybrid::Model;
 use heddle_kernels::cross_entropy_at;
 use heddle_tasks::score::Tally;
-use heddle_tasks::{Label, Split, Task};
+use heddle_tasks::{Split, Task};
 
 use crate::data::{Batches, LabelledBatch};
 use crate::result::{Bin, SliceScore};
@@ -60,7 +60,7 @@ fn score_slice(
         let mut answered = labels.iter().zip(predicted).peekable();
         for row in 0..count as u32 {
             let of_row = std::iter::from_fn(|| answered.next_if(|(label, _)| label.row == row));
-            let of_row = of_row.map(|(label, predicted)| (Label::from(*label), predicted as u32));
+            let of_row = of_row.map(|(label, predicted)| (label.label, predicted as u32));
             let (labels, predicted): (Vec<_>, Vec<_>) = of_row.unzip();
             let mut predicted = predicted.into_iter();
             tally.add(about.length, &labels, |_| predicted.next().expect("one prediction a label"));

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use heddle_tasks::batch::{Batch, BatchLabel, Stretch, fill_batch};
+use heddle_tasks::batch::{Batch, Stretch, fill_batch};
 use heddle_tasks::{Example, Label, Mark, Split, Task};
 use npyz::{NpyWriter, WriteOptions, WriterBuilder};
 use rayon::prelude::*;
@@ -154,7 +154,7 @@ fn line(task: &dyn Task, (split, slice): (Split, usize), index: u64, example: &E
 fn npz(task: &dyn Task, args: &SampleArgs, slices: &[usize], file: File) -> io::Result<()> {
     let length = task.slices(args.split)[slices[0]].length;
     let mut archive = ZipWriter::new(BufWriter::new(file));
-    let mut labels: Vec<(u64, BatchLabel)> = Vec::new();
+    let mut labels: Vec<(u64, Label)> = Vec::new();
     let mut tokens = array(&mut archive, "tokens", &[args.n, length as u64])?;
     let (mut batch, mut first) = (Batch::default(), 0);
     while first < args.n {
@@ -164,7 +164,7 @@ fn npz(task: &dyn Task, args: &SampleArgs, slices: &[usize], file: File) -> io::
         let stretch = Stretch { split: args.split, slice, seed: args.seed, first: index, count: count as usize };
         fill_batch(task, stretch, &mut batch);
         tokens.extend(batch.tokens.iter().copied())?;
-        labels.extend(batch.labels.iter().map(|label| (first + u64::from(label.row), *label)));
+        labels.extend(batch.labels.iter().map(|label| (first + u64::from(label.row), label.label)));
         first += count;
     }
     tokens.finish()?;

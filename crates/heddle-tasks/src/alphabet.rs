@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use crate::TaskError;
-use crate::error::require;
+use crate::error::{require, require_between};
 use crate::recipe::LARGEST;
 
 /// The vocabulary of a task as named ranges of tokens, one behind the other from 0.
@@ -70,10 +70,7 @@ impl Alphabet {
 /// [`TaskError::OutOfRange`] if a part is too small, or all are too many.
 pub(crate) fn check_parts<const N: usize>(parts: [(&str, usize, usize); N], markers: usize) -> Result<(), TaskError> {
     for (setting, size, least) in parts {
-        require((least..=LARGEST).contains(&size), setting, format!("{least} ≤ {setting} ≤ {LARGEST}"), || {
-            let nearest = if size < least { format!("at least {least}") } else { format!("at most {LARGEST}") };
-            (format!("{setting} {size}"), format!("use {nearest}"))
-        })?;
+        require_between(size, setting, least, LARGEST)?;
     }
     let total = parts.iter().map(|(_, size, _)| size).sum::<usize>() + markers;
     let largest = parts.into_iter().max_by_key(|(_, size, _)| *size).map_or("vocab", |(setting, ..)| setting);

@@ -8,6 +8,20 @@ use crate::{Example, Label, Split, Task};
 ///
 /// # Shapes
 /// - `tokens`: `[b, l]`, row after row; `labels`: those of one row after those of the other
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry, batch::{Batch, Stretch, fill_batch}};
+/// use serde_json::json;
+///
+/// let settings = json!({"loss": "last", "train": [{"length": 20}]});
+/// let task = TaskRegistry::builtin().build("parity", &settings)?;
+/// let mut batch = Batch::default();
+/// fill_batch(task.as_ref(), Stretch { split: Split::Train, slice: 0, seed: 42, first: 0, count: 3 }, &mut batch);
+/// // The last row's bits, and the parity asked for behind them.
+/// let (ones, label) = (batch.tokens[2 * 20..].iter().sum::<i32>(), batch.labels[2]);
+/// assert_eq!((label.row, label.label.position, label.label.target), (2, 19, ones as u32 % 2));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The number of rows, b.
@@ -21,28 +35,43 @@ pub struct Batch {
 }
 
 /// A [`Label`] and the row it belongs to.
+///
+/// ```
+/// use heddle_tasks::{Label, batch::BatchLabel};
+///
+/// let label = Label { position: 9, target: 17, evidence: 4 };
+/// let in_batch = BatchLabel { row: 3, label };
+/// // Where the output scored stands in an array of rows of 16.
+/// assert_eq!(16 * in_batch.row + in_batch.label.position, 57);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BatchLabel {
     /// The row of the batch.
     pub row: u32,
-    /// The position whose output is scored.
-    pub position: u32,
-    /// The token to predict there.
-    pub target: u32,
-    /// The position of the token that determines the target.
-    pub evidence: u32,
-}
-
-impl From<BatchLabel> for Label {
-    fn from(BatchLabel { position, target, evidence, .. }: BatchLabel) -> Self {
-        Self { position, target, evidence }
-    }
+    /// What is asked for there.
+    pub label: Label,
 }
 
 /// Rows handed to a thread at a time: below this the hand-over costs more than generating short rows.
 const ROWS_PER_JOB: usize = 8;
 
 /// Consecutive examples of a slice.
+///
+/// An example is a function of its index alone, so stretches may be cut anywhere:
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry, batch::{Batch, Stretch, fill_batch}};
+///
+/// let task = TaskRegistry::builtin().build("parity", &serde_json::Value::Null)?;
+/// let tokens = |first, count| {
+///     let mut batch = Batch::default();
+///     let stretch = Stretch { split: Split::Test, slice: 0, seed: 42, first, count };
+///     fill_batch(task.as_ref(), stretch, &mut batch);
+///     batch.tokens
+/// };
+/// assert_eq!(tokens(0, 8), [tokens(0, 5), tokens(5, 3)].concat());
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     /// The split.
@@ -73,7 +102,7 @@ pub struct Stretch {
 /// let stretch = Stretch { split: Split::Train, slice: 0, seed: 42, first: 0, count: 32 };
 /// fill_batch(task.as_ref(), stretch, &mut batch);
 /// assert_eq!(batch.tokens.len(), 32 * batch.length);
-/// let label = batch.labels[0];
+/// let label = batch.labels[0].label;
 /// assert_eq!(batch.tokens[label.evidence as usize], label.target as i32);
 /// # Ok::<(), heddle_tasks::TaskError>(())
 /// ```
@@ -105,8 +134,8 @@ pub fn fill_batch(task: &dyn Task, stretch: Stretch, batch: &mut Batch) {
             for (token, drawn) in tokens.iter_mut().zip(&example.tokens) {
                 *token = *drawn as i32;
             }
-            for (label, Label { position, target, evidence }) in row_labels.iter_mut().zip(&example.labels) {
-                *label = BatchLabel { row: row as u32, position: *position, target: *target, evidence: *evidence };
+            for (in_batch, label) in row_labels.iter_mut().zip(&example.labels) {
+                *in_batch = BatchLabel { row: row as u32, label: *label };
             }
             *labelled = example.labels.len();
         },
@@ -177,8 +206,8 @@ mod tests {
         for (row, (tokens, labels)) in batch.tokens.chunks(64).zip(batch.labels.chunks(4)).enumerate() {
             task.example(Split::Test, 0, 3, 500 + row as u64, &mut example);
             assert!(tokens.iter().zip(&example.tokens).all(|(a, b)| *a == *b as i32));
-            for (found, Label { position, target, evidence }) in labels.iter().zip(example.labels.iter().copied()) {
-                assert_eq!(*found, BatchLabel { row: row as u32, position, target, evidence });
+            for (found, label) in labels.iter().zip(example.labels.iter().copied()) {
+                assert_eq!(*found, BatchLabel { row: row as u32, label });
             }
         }
     }

@@ -67,6 +67,22 @@ pub struct CharLm {
 }
 
 /// Which next characters are asked for.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let asked = |score: &str| {
+///     let task = TaskRegistry::builtin().build("char_lm", &json!({"score": score}))?;
+///     let mut example = Example::default();
+///     task.example(Split::Test, 0, 42, 0, &mut example);
+///     Ok::<usize, heddle_tasks::TaskError>(example.labels.len())
+/// };
+/// // Of 256 characters each has a next one; fewer can be known, and fewer still hang on one further back.
+/// assert_eq!(asked("all")?, 256);
+/// assert!(asked("determined")? < 256 && asked("agreement")? < asked("determined")?);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Asked {
@@ -79,6 +95,14 @@ pub enum Asked {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// let error = TaskRegistry::builtin().build("char_lm", &json!({"train": [{"length": 20}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use a length from 64, a sentence, to 16777216"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -93,6 +117,7 @@ impl Default for CharLm {
 }
 
 /// A planned slice: the places of the grammar by number, from the start of a text.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     length: u32,

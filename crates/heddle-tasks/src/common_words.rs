@@ -65,6 +65,15 @@ pub struct CommonWords {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// // Ten words thirty times, and once more as answers.
+/// let error = TaskRegistry::builtin().build("common_words", &json!({"train": [{"length": 100}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use a length of at least 310, or fewer or less common words"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -100,6 +109,7 @@ impl Default for CommonWords {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     list: u32,

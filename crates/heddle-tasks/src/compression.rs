@@ -36,7 +36,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::require_published;
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::stream::Stream;
 use crate::{Alphabet, Example, Label, Readout, SettingInfo, Split, TaskError, TaskInfo};
@@ -63,6 +63,17 @@ pub struct Compression {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("compression", &json!({"train": [{"length": 32}, {"length": 128}]}))?;
+/// // Every token but the last is asked for.
+/// let slices = task.slices(Split::Train);
+/// assert_eq!([slices[0].labels, slices[1].labels], [31, 127]);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -109,16 +120,12 @@ impl Recipe for Compression {
     }
 
     fn check(&self) -> Result<(), TaskError> {
-        require((3..=LARGEST).contains(&self.vocab), "vocab", format!("3 ≤ vocab ≤ {LARGEST}"), || {
-            (format!("vocab {}", self.vocab), "use 16 as published".to_owned())
-        })
+        require_published(self.vocab, "vocab", (3, LARGEST), 16)
     }
 
     fn plan(&self, _: Split, knobs: &Knobs) -> Result<(Shape, u32), TaskError> {
         let Knobs { length } = *knobs;
-        require((2..=LARGEST).contains(&length), "length", format!("2 ≤ length ≤ {LARGEST}"), || {
-            (format!("length {length}"), "use 32 as published".to_owned())
-        })?;
+        require_published(length, "length", (2, LARGEST), 32)?;
         let (tokens, ordinary) = (length - 1, self.vocab as f64 - 1.0);
         let shape = Shape { length, labels: tokens, chance: 1.0 / ordinary, bits: tokens as f64 * ordinary.log2() };
         Ok((shape, tokens as u32))

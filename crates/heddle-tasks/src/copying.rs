@@ -77,6 +77,19 @@ pub struct Copying {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("copying", &json!({"train": [{"length": 41, "longest": 10}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// // Start, ten symbols, copy, nine symbols; the rest is blank.
+/// assert_eq!(example.labels.len(), 10);
+/// assert_eq!(example.tokens.iter().filter(|token| task.describe_token(**token) == "blank").count(), 41 - 21);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -100,6 +113,7 @@ impl Default for Copying {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     length: u32,

@@ -83,6 +83,14 @@ pub struct Coreference {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// let error = TaskRegistry::builtin().build("coreference", &json!({"train": [{"length": 12}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use a length from 19, the longest sentence, to 16777216"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -97,6 +105,7 @@ impl Default for Coreference {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     length: usize,

@@ -40,7 +40,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_between};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::stream::Stream;
 use crate::{Alphabet, Example, Label, SettingInfo, Split, TaskError, TaskInfo};
@@ -69,6 +69,20 @@ pub struct Dyck {
 }
 
 /// Which positions of a training sequence carry the loss.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let labels = |loss: &str| {
+///     let settings = json!({"loss": loss, "train": [{"length": 128, "depth": 4}]});
+///     let task = TaskRegistry::builtin().build("dyck", &settings)?;
+///     Ok::<[usize; 2], heddle_tasks::TaskError>([Split::Train, Split::Test].map(|split| task.slices(split)[0].labels))
+/// };
+/// // At most half of the brackets close; all but the last have a next one.
+/// assert_eq!((labels("closing")?, labels("all")?), ([64, 64], [127, 64]));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
@@ -80,6 +94,22 @@ pub enum Loss {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("dyck", &json!({"types": 4, "train": [{"length": 256, "depth": 3}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// let mut open = 0_i32;
+/// let depths = example.tokens.iter().map(|token| {
+///     open += if *token < 4 { 1 } else { -1 };
+///     open
+/// });
+/// assert_eq!(depths.max(), Some(3));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -96,6 +126,7 @@ impl Default for Dyck {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     length: u32,
@@ -153,9 +184,7 @@ impl Recipe for Dyck {
     }
 
     fn plan(&self, split: Split, &Knobs { length, depth }: &Knobs) -> Result<(Shape, Plan), TaskError> {
-        require((2..=LARGEST).contains(&length), "length", format!("2 ≤ length ≤ {LARGEST}"), || {
-            (format!("length {length}"), format!("use a length from 2 to {LARGEST}"))
-        })?;
+        require_between(length, "length", 2, LARGEST)?;
         require((1..length).contains(&depth), "depth", "1 ≤ depth < length", || {
             let longer =
                 if (1..LARGEST).contains(&depth) { format!(", or a length above {depth}") } else { String::new() };
@@ -278,7 +307,7 @@ mod tests {
             "setting 'train[0].depth': 1 ≤ depth < length fails (depth 18446744073709551615, length 8): use a depth \
              from 1 to 7"
         );
-        assert!(of(1, 1).contains("use a length from 2 to 16777216") && of(u64::MAX, 1).contains("fails (length"));
+        assert!(of(1, 1).contains("use at least 2") && of(u64::MAX, 1).contains("fails (length"));
         assert_eq!(
             message("dyck", json!({"types": 1})),
             "setting 'types': 2 ≤ types ≤ 16777216 fails (types 1): use 8; of a single type nothing is left to name"

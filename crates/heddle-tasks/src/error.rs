@@ -1,6 +1,21 @@
 use thiserror::Error;
 
 /// Why a task could not be built: which setting, what fails, and what would satisfy it.
+///
+/// ```
+/// use heddle_tasks::{TaskError, TaskRegistry};
+/// use serde_json::json;
+///
+/// let registry = TaskRegistry::builtin();
+/// let Err(TaskError::UnknownSetting { nearest, .. }) = registry.build("passkey", &json!({"digits_vocab": 4})) else {
+///     panic!("there is no such setting");
+/// };
+/// assert_eq!(nearest.as_deref(), Some("digit_vocab"));
+/// let Err(TaskError::OutOfRange { setting, .. }) = registry.build("passkey", &json!({"train": [{"length": 8}]})) else {
+///     panic!("five digits do not fit twice");
+/// };
+/// assert_eq!(setting, "train[0].digits");
+/// ```
 #[derive(Clone, Debug, Error, PartialEq)]
 #[non_exhaustive]
 pub enum TaskError {
@@ -112,5 +127,17 @@ pub(crate) fn require_between(value: usize, setting: &str, least: usize, most: u
     require((least..=most).contains(&value), setting, format!("{least} ≤ {setting} ≤ {most}"), || {
         let remedy = if value < least { format!("use at least {least}") } else { format!("use at most {most}") };
         (format!("{setting} {value}"), remedy)
+    })
+}
+
+/// The same, with the value of the publication for a remedy.
+pub(crate) fn require_published(
+    value: usize,
+    setting: &str,
+    (least, most): (usize, usize),
+    published: usize,
+) -> Result<(), TaskError> {
+    require((least..=most).contains(&value), setting, format!("{least} ≤ {setting} ≤ {most}"), || {
+        (format!("{setting} {value}"), format!("use {published} as published"))
     })
 }

@@ -73,6 +73,14 @@ pub struct FrequentWords {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::frequent_words::Knobs;
+///
+/// let published: Knobs = serde_json::from_str(r#"{"length": 1024}"#)?;
+/// assert_eq!((published.words, published.alpha), (3, 2.0));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -101,6 +109,7 @@ impl Default for FrequentWords {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     list: u32,

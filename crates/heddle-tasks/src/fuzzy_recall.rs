@@ -57,7 +57,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::in_context_recall::Loss;
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::sampling::Distinct;
@@ -91,6 +91,15 @@ pub struct FuzzyRecall {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// // A key and a value of three tokens each, stated and asked for.
+/// let error = TaskRegistry::builtin().build("fuzzy_recall", &json!({"train": [{"length": 10}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use a length of at least 12 or shorter keys and values"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -105,6 +114,7 @@ impl Default for FuzzyRecall {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     length: usize,
@@ -114,6 +124,7 @@ pub struct Plan {
 }
 
 /// Memory that a thread reuses.
+#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Scratch {
     distinct: Distinct,
@@ -227,9 +238,7 @@ impl Recipe for FuzzyRecall {
     }
 
     fn check(&self) -> Result<(), TaskError> {
-        require((5..=LARGEST).contains(&self.vocab), "vocab", format!("5 ≤ vocab ≤ {LARGEST}"), || {
-            (format!("vocab {}", self.vocab), "use 16 as published".to_owned())
-        })?;
+        require_published(self.vocab, "vocab", (5, LARGEST), 16)?;
         let [keys, values] = self.parts();
         for (name, tokens, count) in
             [("key_tokens", self.key_tokens, keys), ("value_tokens", self.value_tokens, values)]

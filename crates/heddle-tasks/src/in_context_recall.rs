@@ -55,7 +55,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::stream::Stream;
 use crate::{Alphabet, Example, Label, SettingInfo, Split, TaskError, TaskInfo};
@@ -105,6 +105,22 @@ pub struct NoisyRecall {
 }
 
 /// Which positions of a training sequence carry the loss.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let labels = |loss: &str| {
+///     let settings = json!({"loss": loss, "train": [{"length": 128}]});
+///     let task = TaskRegistry::builtin().build("in_context_recall", &settings)?;
+///     let mut example = Example::default();
+///     task.example(Split::Train, 0, 42, 0, &mut example);
+///     Ok::<usize, heddle_tasks::TaskError>(example.labels.len())
+/// };
+/// // Of 64 pairs of 8 keys, each first sight alone is no answer.
+/// assert_eq!([labels("all")?, labels("answers")?], [127, 64 - 8]);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
@@ -152,6 +168,14 @@ impl Loss {
 }
 
 /// What sets one slice of the plain task apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// let error = TaskRegistry::builtin().build("in_context_recall", &json!({"train": [{"length": 127}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use a length of 126 or 128"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -160,6 +184,14 @@ pub struct Knobs {
 }
 
 /// What sets one slice of the noisy task apart.
+///
+/// ```
+/// use heddle_tasks::in_context_recall::NoisyKnobs;
+///
+/// let published: NoisyKnobs = serde_json::from_str(r#"{"length": 128}"#)?;
+/// assert_eq!(published, NoisyKnobs { length: 128, noise: 0.2 });
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoisyKnobs {
@@ -187,6 +219,7 @@ impl Default for NoisyRecall {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     keys: u32,
@@ -202,6 +235,7 @@ pub struct Plan {
 const CERTAIN: u32 = 1 << 31;
 
 /// Memory that a thread reuses.
+#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// Where the value of each key last stood, 0 for a key not seen; all 0 between examples.
@@ -318,9 +352,7 @@ impl Recipe for InContextRecall {
     }
 
     fn check(&self) -> Result<(), TaskError> {
-        require((4..=LARGEST).contains(&self.vocab), "vocab", format!("4 ≤ vocab ≤ {LARGEST}"), || {
-            (format!("vocab {}", self.vocab), "use 16 as published".to_owned())
-        })
+        require_published(self.vocab, "vocab", (4, LARGEST), 16)
     }
 
     fn plan(&self, split: Split, knobs: &Knobs) -> Result<(Shape, Plan), TaskError> {

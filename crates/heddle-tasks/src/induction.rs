@@ -35,7 +35,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::sampling::Distinct;
 use crate::stream::Stream;
@@ -64,6 +64,18 @@ pub struct InductionHeads {
 }
 
 /// Which positions of a training sequence carry the loss.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let labels = |loss: &str| {
+///     let settings = json!({"loss": loss, "train": [{"length": 64, "repeats": 3}]});
+///     Ok::<usize, heddle_tasks::TaskError>(TaskRegistry::builtin().build("induction", &settings)?.slices(Split::Train)[0].labels)
+/// };
+/// assert_eq!([labels("last")?, labels("determined")?, labels("all")?], [1, 3, 64]);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
@@ -77,6 +89,18 @@ pub enum Loss {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("induction", &json!({"train": [{"length": 64, "repeats": 3}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// assert_eq!(example.tokens.iter().filter(|token| **token == 15).count(), 3 + 1);
+/// assert_eq!(example.tokens[63], 15);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -98,6 +122,7 @@ impl Default for InductionHeads {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     length: u32,
@@ -148,9 +173,7 @@ impl Recipe for InductionHeads {
     }
 
     fn check(&self) -> Result<(), TaskError> {
-        require((3..=LARGEST).contains(&self.vocab), "vocab", format!("3 ≤ vocab ≤ {LARGEST}"), || {
-            (format!("vocab {}", self.vocab), "use 16 as published".to_owned())
-        })
+        require_published(self.vocab, "vocab", (3, LARGEST), 16)
     }
 
     fn plan(&self, split: Split, knobs: &Knobs) -> Result<(Shape, Plan), TaskError> {

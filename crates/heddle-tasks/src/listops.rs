@@ -44,7 +44,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::stream::Stream;
 use crate::{Alphabet, Example, Split, TaskError, TaskInfo};
@@ -68,6 +68,19 @@ use crate::{Alphabet, Example, Split, TaskError, TaskInfo};
 pub struct ListOps {}
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("listops", &json!({"train": [{"length": 12, "depth": 1, "arguments": 3}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// // At depth 1 an operator, three digits and a bracket are all that there is room for.
+/// let blanks = example.tokens.iter().filter(|token| task.describe_token(**token) == "blank").count();
+/// assert_eq!(blanks, 12 - 5);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -86,6 +99,7 @@ fn ten() -> usize {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     length: u32,
@@ -107,6 +121,7 @@ const CLOSE: u32 = 14;
 const BLANK: u32 = 15;
 
 /// An operator whose arguments are being written.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
     operator: u32,
@@ -182,9 +197,7 @@ impl Recipe for ListOps {
             (format!("length {length}"), format!("use a length from 4, an operator over two digits, to {LARGEST}"))
         })?;
         require(depth >= 1, "depth", "1 ≤ depth", || ("depth 0".to_owned(), "use 10 as published".to_owned()))?;
-        require((2..=LARGEST).contains(&arguments), "arguments", format!("2 ≤ arguments ≤ {LARGEST}"), || {
-            (format!("arguments {arguments}"), "use 10 as published".to_owned())
-        })?;
+        require_published(arguments, "arguments", (2, LARGEST), 10)?;
         let mut capacity = vec![1_u32];
         while capacity.len() <= depth && capacity[capacity.len() - 1] < length as u32 {
             let largest = 2 + u64::from(capacity[capacity.len() - 1]) * arguments as u64;

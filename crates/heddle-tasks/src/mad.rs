@@ -35,6 +35,15 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 /// One of the 66 settings.
+///
+/// ```
+/// use heddle_tasks::mad;
+///
+/// let settings = mad::settings();
+/// let fewer = settings.iter().find(|setting| setting.name == "compression/examples=800").unwrap();
+/// assert_eq!((fewer.kind, fewer.examples), ("compression", 800));
+/// assert_eq!(fewer.settings["train"][0]["length"], 32, "all else is the baseline");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
     /// The task and what is varied, such as `noisy_recall/noise=0.4` or `noisy_recall/baseline`; no two are the same.
@@ -131,6 +140,14 @@ fn varied(kind: &'static str, baseline: Value, axes: &[(&str, Value)]) -> Vec<Se
 }
 
 /// What an architecture is worth; see the [module](self#score).
+///
+/// ```
+/// use heddle_tasks::mad;
+///
+/// let settings = mad::settings();
+/// let half = mad::score(settings.iter().map(|setting| (setting, 0.5)));
+/// assert_eq!((half.settings, half.tasks.len(), half.mean), (66, 6, 0.5));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
     /// The mean of the best accuracies of a task's settings, by kind.

@@ -41,7 +41,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::recipe::{LARGEST, Recipe, SHARED, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::sampling::Distinct;
 use crate::stream::Stream;
@@ -71,6 +71,16 @@ pub struct Memorization {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("memorization", &json!({"train": [{"length": 32}]}))?;
+/// // Every second token is the insert token, at which a value is asked for.
+/// assert_eq!(task.slices(Split::Train)[0].labels, 16);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -85,6 +95,7 @@ impl Default for Memorization {
 }
 
 /// The map that a thread used last.
+#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Facts {
     /// The seed and the number of keys that the map is of.
@@ -157,9 +168,7 @@ impl Recipe for Memorization {
 
     fn plan(&self, _: Split, knobs: &Knobs) -> Result<(Shape, u32), TaskError> {
         let Knobs { length } = *knobs;
-        require((2..=LARGEST).contains(&length), "length", format!("2 ≤ length ≤ {LARGEST}"), || {
-            (format!("length {length}"), "use 32 as published".to_owned())
-        })?;
+        require_published(length, "length", (2, LARGEST), 32)?;
         require(length % 2 == 0, "length", "length even", || {
             (format!("length {length}"), format!("use a length of {} or {}", length - 1, length + 1))
         })?;

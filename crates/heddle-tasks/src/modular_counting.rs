@@ -30,7 +30,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::state_tracking::{Knobs, LOSS_SETTING, Loss, Plan, RANGE, plan};
 use crate::stream::Stream;
@@ -107,9 +107,7 @@ impl Recipe for ModularCounting {
 
     fn check(&self) -> Result<(), TaskError> {
         let (modulus, steps) = (self.modulus, self.number_of_steps());
-        require((2..=LARGEST).contains(&modulus), "modulus", format!("2 ≤ modulus ≤ {LARGEST}"), || {
-            (format!("modulus {modulus}"), "use 5 as published".to_owned())
-        })?;
+        require_published(modulus, "modulus", (2, LARGEST), 5)?;
         require((2..=modulus).contains(&steps), "steps", "2 ≤ steps ≤ modulus", || {
             (format!("steps {steps}, modulus {modulus}"), format!("use from 2 to {modulus} steps"))
         })

@@ -74,6 +74,20 @@ pub struct MultiHop {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("multi_hop", &json!({"train": [{"length": 64, "hops": 4, "questions": 2}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// // Without `fewest` every question is of four hops; 29 edges leave a blank over.
+/// let asked = example.tokens.iter().filter(|token| task.describe_token(**token) == "hops 3").count();
+/// assert_eq!((asked, example.labels.len()), (2, 2));
+/// assert_eq!(2 * 29 + 3 * 2 - 1 + 1, 64);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -100,6 +114,7 @@ impl Default for MultiHop {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     blank: bool,
@@ -110,6 +125,7 @@ pub struct Plan {
 }
 
 /// Memory that a thread reuses.
+#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Scratch {
     distinct: Distinct,

@@ -109,6 +109,7 @@ impl Default for Needle {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     source: Source,
@@ -129,6 +130,7 @@ pub struct Plan {
 }
 
 /// Memory that a thread reuses.
+#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Scratch {
     sparse: SparseDistinct,

@@ -80,6 +80,19 @@ pub struct NgramLookup {
 }
 
 /// Where the n-gram is given.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("ngram_lookup", &json!({"key": "behind", "train": [{"length": 32}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// // The last three tokens are the n-gram, which stands in front of the answer in the string.
+/// let evidence = example.labels[0].evidence as usize;
+/// assert_eq!(example.tokens[evidence - 3..evidence], example.tokens[29..]);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Key {
@@ -91,6 +104,18 @@ pub enum Key {
 }
 
 /// Which symbols of the string are asked for.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("ngram_lookup", &json!({"answer": "preceding", "train": [{"length": 32}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// let evidence = example.labels[0].evidence as usize;
+/// assert_eq!(example.tokens[evidence + 1..evidence + 4], example.tokens[29..]);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
@@ -102,6 +127,14 @@ pub enum Answer {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// let error = TaskRegistry::builtin().build("ngram_lookup", &json!({"train": [{"length": 12, "symbols": 4}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use a length of at least 15, or a shorter n-gram or answer"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -130,6 +163,7 @@ impl Default for NgramLookup {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     string: u32,

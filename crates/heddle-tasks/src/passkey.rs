@@ -65,6 +65,18 @@ pub struct Passkey {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("passkey", &json!({"train": [{"length": 64, "digits": 3, "depth": 0.0}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// // The marker stands first, and then the key.
+/// assert_eq!(example.labels.iter().map(|label| label.evidence).collect::<Vec<_>>(), [1, 2, 3]);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -89,6 +101,7 @@ impl Default for Passkey {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     length: u32,

@@ -41,7 +41,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::alphabet::check_parts;
-use crate::error::require;
+use crate::error::{require, require_between};
 use crate::haystack::fewer_or_longer;
 use crate::needle::{self, Haystack, Needle, key_space};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
@@ -72,6 +72,19 @@ pub struct Phonebook {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("phonebook", &json!({"train": [{"length": 256, "name_tokens": 2, "number_tokens": 7}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// // An entry is 1 + 2 + 7 tokens, and the question as long but for its last digit.
+/// let entries = example.tokens.iter().filter(|token| task.describe_token(**token) == "entry").count();
+/// assert_eq!(entries, (256 - 9) / 10);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -125,9 +138,7 @@ impl Knobs {
         })?;
         let numbers = [("queries", queries), ("name_tokens", name_tokens), ("number_tokens", number_tokens)];
         for (name, number) in numbers {
-            require((1..=LARGEST).contains(&number), name, format!("1 ≤ {name} ≤ {LARGEST}"), || {
-                (format!("{name} {number}"), format!("use {name} between 1 and {LARGEST}"))
-            })?;
+            require_between(number, name, 1, LARGEST)?;
         }
         // None of these is above 2²⁴, so the products stay in range.
         let width = 1 + name_tokens + number_tokens;
@@ -301,7 +312,7 @@ mod tests {
         );
         assert_eq!(
             train(json!({"length": 64, "queries": 0})),
-            "setting 'train[0].queries': 1 ≤ queries ≤ 16777216 fails (queries 0): use queries between 1 and 16777216"
+            "setting 'train[0].queries': 1 ≤ queries ≤ 16777216 fails (queries 0): use at least 1"
         );
         assert_eq!(
             train(json!({"length": 64, "depth": 2})),

@@ -86,7 +86,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 pub use variants::{Compositional, Forgetting, MultiPass, PassKnobs, PlainKnobs, UpdateKnobs};
 
-use crate::error::require;
+use crate::error::{require, require_between};
 use crate::haystack::fewer_or_longer;
 use crate::mqar::{Filler, Queries, QueryScratch, check_power, slot_law};
 use crate::recipe::{LARGEST, Recipe, Shape};
@@ -95,6 +95,40 @@ use crate::stream::Stream;
 use crate::{Alphabet, Example, Split, TaskError, TaskInfo};
 
 /// One form of the task: what it is called, its knobs, and what they state.
+///
+/// A form that is not among the three, with a context read twice and then half of it bound anew:
+///
+/// ```
+/// use heddle_tasks::recall::{PlainKnobs, Recall, Stated, Variant};
+/// use heddle_tasks::{Segmented, Split, TaskInfo, TaskSettings};
+///
+/// #[derive(Clone, Debug, Default, PartialEq)]
+/// struct TwiceThenAnew;
+///
+/// impl Variant for TwiceThenAnew {
+///     const INFO: TaskInfo = TaskInfo {
+///         kind: "twice_then_anew",
+///         title: "Recall of bindings that were learned well, then changed",
+///         doc: "",
+///         settings: &[],
+///         chance: "1 / (V − ⌊V/2⌋)",
+///         source: "",
+///     };
+///     const WIDTH: usize = 1;
+///     type Knobs = PlainKnobs;
+///
+///     fn default_knobs() -> PlainKnobs {
+///         PlainKnobs { length: 64, pairs: 6 }
+///     }
+///     fn stated(&PlainKnobs { length, pairs }: &PlainKnobs) -> Stated {
+///         Stated { length, pairs, passes: 2, updates: pairs / 2 }
+///     }
+/// }
+///
+/// let task = Segmented::<Recall<TwiceThenAnew>>::default().build()?;
+/// assert_eq!(task.slices(Split::Train)[0].labels, 6);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 pub trait Variant: Clone + Debug + Default + PartialEq + Send + Sync + 'static {
     /// What the task is.
     const INFO: TaskInfo;
@@ -111,6 +145,13 @@ pub trait Variant: Clone + Debug + Default + PartialEq + Send + Sync + 'static {
 }
 
 /// The measures of a context.
+///
+/// ```
+/// use heddle_tasks::recall::{MultiPass, PassKnobs, Stated, Variant};
+///
+/// let stated = MultiPass::stated(&PassKnobs { length: 64, pairs: 4, passes: 3 });
+/// assert_eq!(stated, Stated { length: 64, pairs: 4, passes: 3, updates: 0 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stated {
     /// Tokens per example, L.
@@ -176,6 +217,7 @@ impl<V: Variant> Default for Recall<V> {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     pairs: u32,
@@ -185,6 +227,7 @@ pub struct Plan {
 }
 
 /// Memory that a thread reuses.
+#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Scratch {
     distinct: Distinct,
@@ -252,9 +295,7 @@ impl<V: Variant> Recall<V> {
             (format!("length {length}"), format!("use a length of at most {LARGEST}"))
         })?;
         for (name, number) in [("pairs", pairs), ("passes", passes)] {
-            require((1..=LARGEST).contains(&number), name, format!("1 ≤ {name} ≤ {LARGEST}"), || {
-                (format!("{name} {number}"), format!("use {name} between 1 and {LARGEST}"))
-            })?;
+            require_between(number, name, 1, LARGEST)?;
         }
         require(updates <= pairs, "updates", "updates ≤ pairs", || {
             (format!("updates {updates}, pairs {pairs}"), format!("use at most {pairs} updates"))

@@ -21,7 +21,7 @@ mod tests;
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt::Debug;
 
 use serde::de::DeserializeOwned;
@@ -29,6 +29,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use self::entries::{OfEvaluation, OfTrain, list};
+use self::slices::named;
 pub use self::slices::{EvaluationSlice, SHARED, Shape, TEST_SETTING, TrainSlice, VALIDATION_SETTING, train_setting};
 use crate::error::require;
 use crate::registry::{read_at, refuse_unknown};
@@ -40,6 +41,64 @@ use crate::{Alphabet, Example, Readout, Slice, Split, Task, TaskError, TaskInfo,
 ///
 /// Implement it with `#[serde(default, deny_unknown_fields)]` on the settings and `#[serde(deny_unknown_fields)]` on the
 /// knobs, and register [`Segmented<Self>`](Segmented).
+///
+/// A complete task, whose model is to say the first token again at the last:
+///
+/// ```
+/// use heddle_tasks::recipe::{Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
+/// use heddle_tasks::{Alphabet, Example, Segmented, Split, TaskError, TaskInfo, TaskRegistry, require, stream::Stream};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct First {}
+///
+/// #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Knobs {
+///     length: usize,
+/// }
+///
+/// impl Recipe for First {
+///     const INFO: TaskInfo = TaskInfo {
+///         kind: "first",
+///         title: "First token",
+///         doc: "A random sequence; at its end the model is to name its first token.",
+///         settings: &[train_setting(r#"[{"length": 64, "weight": 1.0}]"#, "2 ≤ length"), VALIDATION_SETTING, TEST_SETTING],
+///         chance: "1 / 8",
+///         source: "",
+///     };
+///     type Knobs = Knobs;
+///     type Plan = usize;
+///     type Scratch = ();
+///
+///     fn default_train() -> Vec<Knobs> {
+///         vec![Knobs { length: 64 }]
+///     }
+///     fn alphabet(&self) -> Alphabet {
+///         Alphabet::of([("token", 8)])
+///     }
+///     fn check(&self) -> Result<(), TaskError> {
+///         Ok(())
+///     }
+///     fn plan(&self, _: Split, &Knobs { length }: &Knobs) -> Result<(Shape, usize), TaskError> {
+///         require(length >= 2, "length", "2 ≤ length", || (format!("length {length}"), "use at least 2".into()))?;
+///         Ok((Shape { length, labels: 1, chance: 1.0 / 8.0, bits: 3.0 * length as f64 }, length))
+///     }
+///     fn write(&self, length: &usize, stream: &mut Stream, (): &mut (), out: &mut Example) {
+///         out.tokens.extend((0..*length).map(|_| stream.below(8)));
+///         out.ask(out.tokens[0], 0);
+///     }
+/// }
+///
+/// let mut registry = TaskRegistry::builtin();
+/// registry.register::<Segmented<First>>()?;
+/// let task = registry.build("first", &serde_json::json!({"test": [{"length": 1000}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// assert_eq!((example.labels[0].position, example.labels[0].target), (999, example.tokens[0]));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 pub trait Recipe: Clone + Default + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// What the task is. Its settings are those of the recipe, then [`train_setting`], [`VALIDATION_SETTING`] and
     /// [`TEST_SETTING`].
@@ -333,19 +392,6 @@ fn owner(bytes: &[u8]) -> Split {
         1 => Split::Test,
         _ => Split::Train,
     }
-}
-
-/// A slice's name and keys from its knobs: every value that is not null, in alphabetical order.
-fn named<K: Serialize>(knobs: &K) -> (String, BTreeMap<String, f64>) {
-    let knobs = serde_json::to_value(knobs).expect("knobs are plain data");
-    let knobs: BTreeMap<&String, &Value> = knobs.as_object().expect("knobs are a struct").iter().collect();
-    let given = knobs.into_iter().filter(|(_, value)| !value.is_null());
-    let (mut name, mut keys) = (Vec::new(), BTreeMap::new());
-    for (key, value) in given {
-        name.push(format!("{key}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
-        keys.extend(value.as_f64().map(|number| (key.clone(), number)));
-    }
-    (name.join(","), keys)
 }
 
 /// Lends the memory of this thread for values of type `S`.

@@ -37,6 +37,18 @@ use crate::{Segmented, Split, Task, TaskError};
 ///
 /// Settings are serialised with every key, an absent value as null, and read with `#[serde(default,
 /// deny_unknown_fields)]`.
+///
+/// ```
+/// use heddle_tasks::{TaskSettings, mqar::MqarSettings};
+/// use serde_json::json;
+///
+/// let settings = MqarSettings::read(&json!({"vocab": 64}))?;
+/// assert_eq!((settings.vocab, settings.train.len()), (64, 1), "one key is given, the others are the defaults");
+/// // Reading looks at names and types, building at what they mean.
+/// let error = MqarSettings { vocab: 2, ..settings }.build().unwrap_err();
+/// assert!(error.to_string().starts_with("setting 'vocab'"));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 pub trait TaskSettings: Default + Serialize + DeserializeOwned + 'static {
     /// What the task is; its `kind` is the name in configs.
     const INFO: TaskInfo;

@@ -56,7 +56,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::{require, require_published};
 use crate::recipe::{LARGEST, Recipe, Shape, TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::sampling::Distinct;
 use crate::stream::Stream;
@@ -88,6 +88,20 @@ pub struct SelectiveCopying {
 }
 
 /// Where the data stand and how they are asked for; see the [module](self#layout).
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let asked_at = |layout: &str| {
+///     let task = TaskRegistry::builtin().build("selective_copying", &json!({"layout": layout}))?;
+///     let mut example = Example::default();
+///     task.example(Split::Test, 0, 42, 0, &mut example);
+///     Ok::<String, heddle_tasks::TaskError>(task.describe_token(example.tokens[example.labels[0].position as usize]))
+/// };
+/// assert_eq!((asked_at("mad")?, asked_at("mamba")?), ("blank".to_owned(), "copy".to_owned()));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
@@ -99,6 +113,15 @@ pub enum Layout {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// // The sixteen published tokens, a copy token and sixteen answers.
+/// let error = TaskRegistry::builtin().build("selective_copying", &json!({"train": [{"length": 32}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use at most 15 tokens or a length of at least 33"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -120,6 +143,7 @@ impl Default for SelectiveCopying {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     /// Positions before the copy tokens.
@@ -170,9 +194,7 @@ impl Recipe for SelectiveCopying {
     }
 
     fn check(&self) -> Result<(), TaskError> {
-        require((4..=LARGEST).contains(&self.vocab), "vocab", format!("4 ≤ vocab ≤ {LARGEST}"), || {
-            (format!("vocab {}", self.vocab), "use 16 as published".to_owned())
-        })
+        require_published(self.vocab, "vocab", (4, LARGEST), 16)
     }
 
     fn plan(&self, _: Split, knobs: &Knobs) -> Result<(Shape, Plan), TaskError> {

@@ -7,12 +7,25 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::require;
+use crate::error::require_between;
 use crate::recipe::{LARGEST, Shape};
 use crate::{Example, Label, SettingInfo, Split, TaskError};
 
 /// Which positions of a training sequence carry the loss. Evaluation scores the last position alone: the states before
 /// it belong to shorter sequences, and would flatter a model that fails with length.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let labels = |loss: &str, split| {
+///     let task = TaskRegistry::builtin().build("parity", &json!({"loss": loss, "train": [{"length": 64}]}))?;
+///     Ok::<usize, heddle_tasks::TaskError>(task.slices(split)[0].labels)
+/// };
+/// assert_eq!([labels("all", Split::Train)?, labels("last", Split::Train)?], [64, 1]);
+/// assert_eq!(labels("all", Split::Test)?, 1);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
@@ -24,6 +37,15 @@ pub enum Loss {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// // A ring of two places and no step is no task.
+/// let error = TaskRegistry::builtin().build("parity", &json!({"train": [{"length": 0}]})).unwrap_err();
+/// assert!(error.to_string().ends_with("use at least 1"), "{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -32,6 +54,7 @@ pub struct Knobs {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     length: u32,
@@ -57,9 +80,7 @@ pub(crate) fn plan(
     moves: usize,
     states: usize,
 ) -> Result<(Shape, Plan), TaskError> {
-    require((1..=LARGEST).contains(&length), "length", format!("1 ≤ length ≤ {LARGEST}"), || {
-        (format!("length {length}"), format!("use a length from 1 to {LARGEST}"))
-    })?;
+    require_between(length, "length", 1, LARGEST)?;
     let loss = if split == Split::Train { loss } else { Loss::Last };
     let labels = if loss == Loss::All { length } else { 1 };
     let shape = Shape { length, labels, chance: 1.0 / states as f64, bits: length as f64 * (moves as f64).log2() };

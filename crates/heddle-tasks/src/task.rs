@@ -9,6 +9,20 @@ use thiserror::Error;
 use crate::stream::Stream;
 
 /// What examples are used for. The splits draw from disjoint families of random streams.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+///
+/// let task = TaskRegistry::builtin().build("mqar", &serde_json::Value::Null)?;
+/// let first = Split::ALL.map(|split| {
+///     let mut example = Example::default();
+///     task.example(split, 0, 42, 0, &mut example);
+///     example.tokens
+/// });
+/// assert!(first[0] != first[1] && first[1] != first[2]);
+/// assert_eq!("test".parse(), Ok(Split::Test));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
@@ -36,6 +50,13 @@ impl Display for Split {
 }
 
 /// A name that is not a split's.
+///
+/// ```
+/// use heddle_tasks::Split;
+///
+/// let error = "dev".parse::<Split>().unwrap_err();
+/// assert_eq!(error.to_string(), "no split is called 'dev': use train, validation or test");
+/// ```
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("no split is called '{0}': use train, validation or test")]
 pub struct ParseSplitError(String);
@@ -50,7 +71,21 @@ impl FromStr for Split {
 }
 
 /// One prediction that is asked for: at `position`, the token `target`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+///
+/// let task = TaskRegistry::builtin().build("passkey", &serde_json::Value::Null)?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// for label in &example.labels {
+///     // The answer stands at the evidence, and what it is asked at comes later.
+///     assert_eq!(example.tokens[label.evidence as usize], label.target);
+///     assert!(label.evidence < label.position);
+/// }
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Label {
     /// The position whose output is scored.
     pub position: u32,
@@ -62,6 +97,17 @@ pub struct Label {
 }
 
 /// A position of a sequence that an inspection may ask about, such as a pronoun or the noun it stands for.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+///
+/// let task = TaskRegistry::builtin().build("coreference", &serde_json::Value::Null)?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// let pronoun = example.marks.iter().find(|mark| mark.name == "pronoun").unwrap();
+/// assert_eq!(task.describe_token(example.tokens[pronoun.position as usize]), "it");
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mark {
     /// What stands there.
@@ -71,6 +117,15 @@ pub struct Mark {
 }
 
 /// One sequence and the predictions asked for in it.
+///
+/// ```
+/// use heddle_tasks::{Example, Label};
+///
+/// let mut example = Example::default();
+/// example.tokens.extend([3, 7, 5, 3]);
+/// example.ask(7, 1);
+/// assert_eq!(example.labels, [Label { position: 3, target: 7, evidence: 1 }]);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Example {
     /// The token at each position.
@@ -101,6 +156,18 @@ impl Example {
 }
 
 /// The examples of a split that share every knob, and therefore length and number of labels.
+///
+/// ```
+/// use heddle_tasks::{Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let settings = json!({"train": [{"length": 64, "pairs": 16, "weight": 5}], "test": [{"length": 128, "pairs": 32}]});
+/// let task = TaskRegistry::builtin().build("mqar", &settings)?;
+/// let [train, test] = [Split::Train, Split::Test].map(|split| &task.slices(split)[0]);
+/// assert_eq!((train.weight, train.examples), (5.0, 0), "no end of examples");
+/// assert_eq!((test.name.as_str(), test.keys["pairs"]), ("length=128,pairs=32", 32.0));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slice {
     /// The knobs in words, such as `length=64,pairs=16`; unique within the split.
@@ -118,6 +185,20 @@ pub struct Slice {
 }
 
 /// What the answer to a [`Label`] is read from: the hidden state at the label's position, and perhaps a number.
+///
+/// ```
+/// use heddle_tasks::{Example, Readout, Split, TaskRegistry};
+///
+/// let asked = |kind| {
+///     let task = TaskRegistry::builtin().build(kind, &serde_json::Value::Null)?;
+///     let mut example = Example::default();
+///     task.example(Split::Test, 0, 42, 0, &mut example);
+///     let same_position = example.labels.windows(2).any(|pair| pair[0].position == pair[1].position);
+///     Ok::<_, heddle_tasks::TaskError>((task.readout(), same_position))
+/// };
+/// assert_eq!((asked("mqar")?, asked("compression")?), ((Readout::Token, false), (Readout::Item, true)));
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Readout {
@@ -137,6 +218,48 @@ pub enum Readout {
 ///
 /// Every example of a slice has the slice's length, and at least one label but no more than the slice's. Training
 /// examples may carry more labels than those of the other splits: what helps to learn is not all worth a score.
+///
+/// Most tasks are a [`Recipe`](crate::Recipe). One that is not, whose examples are numbered and never drawn:
+///
+/// ```
+/// use heddle_tasks::{Example, Slice, Split, Task, content_hash};
+///
+/// #[derive(Debug)]
+/// struct Counting {
+///     slices: [Slice; 1],
+/// }
+///
+/// impl Task for Counting {
+///     fn kind(&self) -> &'static str {
+///         "counting"
+///     }
+///     fn vocab(&self) -> usize {
+///         10
+///     }
+///     fn slices(&self, _: Split) -> &[Slice] {
+///         &self.slices
+///     }
+///     fn example(&self, _: Split, _: usize, _seed: u64, index: u64, out: &mut Example) {
+///         out.clear();
+///         out.tokens.extend((0..4).map(|step| ((index + step) % 10) as u32));
+///         out.ask(((index + 4) % 10) as u32, 3);
+///     }
+///     fn chance(&self, _: Split, _: usize) -> f64 {
+///         0.1
+///     }
+///     fn describe_token(&self, token: u32) -> String {
+///         token.to_string()
+///     }
+/// }
+///
+/// let keys = [("length".to_owned(), 4.0)].into();
+/// let slice = Slice { name: "length=4".into(), length: 4, labels: 1, weight: 1.0, keys, examples: 10 };
+/// let task = Counting { slices: [slice] };
+/// let mut example = Example::default();
+/// task.example(Split::Train, 0, 42, 8, &mut example);
+/// assert_eq!((example.tokens.as_slice(), example.labels[0].target), (&[8, 9, 0, 1][..], 2));
+/// assert_eq!(content_hash(&task, 0).len(), 16);
+/// ```
 pub trait Task: Send + Sync + Debug {
     /// The name under which the task is registered.
     fn kind(&self) -> &'static str;

@@ -75,6 +75,20 @@ pub struct VariableTracking {
 }
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("variable_tracking", &json!({"train": [{"length": 64, "chains": 2, "hops": 3}]}))?;
+/// // Four names of a chain are asked for, and twice as many are set.
+/// assert_eq!(task.slices(Split::Train)[0].labels, 4);
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// let set = example.tokens.iter().filter(|token| task.describe_token(**token) == "=").count();
+/// assert_eq!(set, 8);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -103,6 +117,7 @@ impl Default for VariableTracking {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     /// Positions before the question.
@@ -113,6 +128,7 @@ pub struct Plan {
 }
 
 /// Memory that a thread reuses.
+#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Scratch {
     distinct: Distinct,

@@ -63,6 +63,19 @@ pub struct WordProblem {
 }
 
 /// A group of permutations.
+///
+/// A₅ and its controls are of one order, so that chance does not tell them apart:
+///
+/// ```
+/// use heddle_tasks::{TaskRegistry, word_problem::Group};
+/// use serde_json::json;
+///
+/// for group in [Group::A5, Group::A4Z5, Group::Z60] {
+///     assert_eq!(TaskRegistry::builtin().build("word_problem", &json!({"group": group}))?.vocab(), 60);
+/// }
+/// assert_eq!(json!(Group::A4Z5), "a4_z5");
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Group {
@@ -153,6 +166,7 @@ impl Group {
 }
 
 /// A planned slice.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plan {
     states: state_tracking::Plan,

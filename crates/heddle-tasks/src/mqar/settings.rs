@@ -5,6 +5,18 @@ use crate::error::require;
 use crate::{SettingInfo, Split, Task, TaskError, TaskInfo, TaskSettings};
 
 /// The settings of [`Mqar`].
+///
+/// ```
+/// use heddle_tasks::{Split, TaskSettings, mqar::MqarSettings};
+/// use serde_json::json;
+///
+/// let table = json!({"vocab": 64, "train": [{"length": 64, "pairs": 4}, {"length": 128, "pairs": 16}]});
+/// let task = MqarSettings::read(&table)?.build()?;
+/// // Without slices of its own, the test has those of training.
+/// assert_eq!(task.slices(Split::Test)[1].name, "length=128,pairs=16");
+/// assert_eq!(task.slices(Split::Test)[1].examples, 1000);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MqarSettings {
@@ -24,6 +36,18 @@ pub struct MqarSettings {
 }
 
 /// What stands where nothing is asked; see the [module](super#filler).
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("mqar", &json!({"filler": "zero", "train": [{"length": 64, "pairs": 4}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// // Behind the four pairs stand four questions and nothing else.
+/// assert_eq!(example.tokens[8..].iter().filter(|token| **token != 0).count(), 4);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filler {
@@ -37,6 +61,18 @@ pub enum Filler {
 }
 
 /// One kind of training batch.
+///
+/// ```
+/// use heddle_tasks::mqar::{Mqar, MqarSettings, TrainSegment};
+/// use heddle_tasks::slice_of_batch;
+///
+/// let segment = |length, weight| TrainSegment { length, pairs: 4, weight };
+/// let train = vec![segment(64, 3.0), segment(256, 1.0)];
+/// let task = Mqar::new(MqarSettings { train, ..MqarSettings::default() })?;
+/// let short = (0..1000).filter(|batch| slice_of_batch(&task, 42, *batch) == 0).count();
+/// assert!((700..800).contains(&short), "three batches of four: {short}");
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSegment {
@@ -50,6 +86,14 @@ pub struct TrainSegment {
 }
 
 /// One evaluation slice.
+///
+/// ```
+/// use heddle_tasks::mqar::EvaluationSegment;
+///
+/// let segment: EvaluationSegment = serde_json::from_str(r#"{"length": 512, "pairs": 64}"#)?;
+/// assert_eq!(segment, EvaluationSegment { length: 512, pairs: 64, examples: 1000 });
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationSegment {

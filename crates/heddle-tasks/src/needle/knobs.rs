@@ -1,11 +1,25 @@
 use serde::{Deserialize, Serialize};
 
 use crate::TaskError;
-use crate::error::require;
+use crate::error::{require, require_between};
 use crate::haystack::{check_depth, fewer_or_longer};
 use crate::recipe::LARGEST;
 
 /// What sets one slice apart.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("needle", &json!({"train": [{"length": 256, "keys": 3, "queries": 2, "values": 2}]}))?;
+/// // Two questions, each for two values of two digits.
+/// assert_eq!(task.slices(Split::Train)[0].labels, 2 * 2 * 2);
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// let needles = example.tokens.iter().filter(|token| task.describe_token(**token) == "needle").count();
+/// assert_eq!(needles, 3 * 2);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knobs {
@@ -35,6 +49,23 @@ pub struct Knobs {
 }
 
 /// What needles lie in; see the [module](super#haystack).
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let needles = |haystack: &str| {
+///     let settings = json!({"train": [{"length": 64, "haystack": haystack}]});
+///     let task = TaskRegistry::builtin().build("needle", &settings)?;
+///     let mut example = Example::default();
+///     task.example(Split::Test, 0, 42, 0, &mut example);
+///     let needles = example.tokens.iter().filter(|token| task.describe_token(**token) == "needle").count();
+///     Ok::<usize, heddle_tasks::TaskError>(needles)
+/// };
+/// // The question takes 4 of the 64 tokens, and a needle 5.
+/// assert_eq!([needles("noise")?, needles("text")?, needles("needles")?], [1, 1, 60 / 5]);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Haystack {
@@ -80,9 +111,7 @@ impl Knobs {
         ];
         for (name, number) in numbers {
             // The upper bound keeps the products below in range.
-            require((1..=LARGEST).contains(&number), name, format!("1 ≤ {name} ≤ {LARGEST}"), || {
-                (format!("{name} {number}"), format!("use {name} between 1 and {LARGEST}"))
-            })?;
+            require_between(number, name, 1, LARGEST)?;
         }
         require(queries <= keys, "queries", "queries ≤ keys", || {
             (

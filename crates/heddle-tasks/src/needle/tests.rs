@@ -177,7 +177,7 @@ fn settings_out_of_range_are_refused() {
     );
     assert_eq!(
         train(json!({"length": 256, "keys": 0})),
-        "setting 'train[0].keys': 1 ≤ keys ≤ 16777216 fails (keys 0): use keys between 1 and 16777216"
+        "setting 'train[0].keys': 1 ≤ keys ≤ 16777216 fails (keys 0): use at least 1"
     );
     assert_eq!(
         train(json!({"length": 256, "depth": -0.1})),

@@ -182,10 +182,7 @@ fn settings_out_of_range_are_refused() {
     );
     assert_eq!(
         train("multi_pass_recall", json!({"length": 64, "pairs": 4, "passes": usize::MAX})),
-        format!(
-            "setting 'train[0].passes': 1 ≤ passes ≤ 16777216 fails (passes {}): use passes between 1 and 16777216",
-            usize::MAX
-        )
+        format!("setting 'train[0].passes': 1 ≤ passes ≤ 16777216 fails (passes {}): use at most 16777216", usize::MAX)
     );
     assert_eq!(
         train("multi_pass_recall", json!({"length": 256, "pairs": 16})),

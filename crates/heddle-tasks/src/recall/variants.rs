@@ -5,18 +5,71 @@ use crate::recipe::{TEST_SETTING, VALIDATION_SETTING, train_setting};
 use crate::{SettingInfo, TaskInfo};
 
 /// Recall of keys of which some are bound anew: the last value counts.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("forgetting_recall", &json!({"vocab": 64, "train": [{"length": 64, "pairs": 2, "updates": 2}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// for label in &example.labels {
+///     // The value first stated with the key is not the answer.
+///     let key = example.tokens[label.position as usize];
+///     let first = example.tokens.iter().position(|token| *token == key).unwrap();
+///     assert_ne!(example.tokens[first + 1], label.target);
+/// }
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forgetting;
 
 /// Recall of keys of two tokens, neither of which tells the value.
+///
+/// ```
+/// use std::collections::BTreeSet;
+///
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let settings = json!({"vocab": 64, "train": [{"length": 64, "pairs": 9}]});
+/// let task = TaskRegistry::builtin().build("compositional_recall", &settings)?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// // Nine statements of three tokens: the keys are combined of three tokens and three.
+/// let distinct = |offset| example.tokens[offset..27].iter().step_by(3).collect::<BTreeSet<_>>().len();
+/// assert_eq!([distinct(0), distinct(1), distinct(2)], [3, 3, 9]);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compositional;
 
 /// Recall from a context that is stated several times.
+///
+/// ```
+/// use heddle_tasks::{Example, Split, TaskRegistry};
+/// use serde_json::json;
+///
+/// let task = TaskRegistry::builtin().build("multi_pass_recall", &json!({"train": [{"length": 64, "pairs": 4, "passes": 3}]}))?;
+/// let mut example = Example::default();
+/// task.example(Split::Test, 0, 42, 0, &mut example);
+/// let [first, second, third] = [0, 8, 16].map(|start| &example.tokens[start..start + 8]);
+/// assert!(first == second && second == third);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MultiPass;
 
 /// What sets apart a slice of [`Forgetting`].
+///
+/// ```
+/// use heddle_tasks::recall::{Forgetting, UpdateKnobs, Variant};
+///
+/// let knobs = UpdateKnobs { length: 64, pairs: 8, updates: 4 };
+/// let stated = Forgetting::stated(&knobs);
+/// // Eight statements, four more, and eight questions: the law of the length.
+/// assert!(2 * (stated.passes * stated.pairs + stated.updates + stated.pairs) <= knobs.length);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateKnobs {
@@ -29,6 +82,19 @@ pub struct UpdateKnobs {
 }
 
 /// What sets apart a slice of [`Compositional`].
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+/// use serde_json::json;
+///
+/// // Keys fill a square of first and second tokens.
+/// let with_pairs = |pairs: usize| {
+///     let settings = json!({"train": [{"length": 64, "pairs": pairs}]});
+///     TaskRegistry::builtin().build("compositional_recall", &settings)
+/// };
+/// assert!(with_pairs(9).is_ok());
+/// assert!(with_pairs(8).unwrap_err().to_string().starts_with("setting 'train[0].pairs'"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlainKnobs {
@@ -39,6 +105,14 @@ pub struct PlainKnobs {
 }
 
 /// What sets apart a slice of [`MultiPass`].
+///
+/// ```
+/// use heddle_tasks::recall::PassKnobs;
+///
+/// let knobs: PassKnobs = serde_json::from_str(r#"{"length": 64, "pairs": 4}"#)?;
+/// assert_eq!(knobs.passes, 2, "just read twice");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PassKnobs {

@@ -1,6 +1,16 @@
 use serde::Serialize;
 
 /// What a task is, in words.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+///
+/// let registry = TaskRegistry::builtin();
+/// let info = registry.info("parity")?;
+/// assert_eq!((info.title, info.chance), ("Parity", "1 / 2"));
+/// assert_eq!(info.settings.iter().map(|setting| setting.key).collect::<Vec<_>>(), ["loss", "train", "validation", "test"]);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TaskInfo {
     /// The name under which configs ask for the task.
@@ -18,6 +28,16 @@ pub struct TaskInfo {
 }
 
 /// What one setting of a task means.
+///
+/// ```
+/// use heddle_tasks::TaskRegistry;
+///
+/// let registry = TaskRegistry::builtin();
+/// let vocab = &registry.info("mqar")?.settings[0];
+/// assert_eq!((vocab.key, vocab.range), ("vocab", "4 … 16777216, with at least pairs keys"));
+/// assert_eq!(registry.defaults("mqar")?[vocab.key].to_string(), vocab.default);
+/// # Ok::<(), heddle_tasks::TaskError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SettingInfo {
     /// The setting's name.

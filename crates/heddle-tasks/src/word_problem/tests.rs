@@ -109,6 +109,6 @@ fn settings_out_of_range_are_refused() {
     );
     assert_eq!(
         message("word_problem", json!({"train": [{"length": 16_777_217}]})),
-        "setting 'train[0].length': 1 ≤ length ≤ 16777216 fails (length 16777217): use a length from 1 to 16777216"
+        "setting 'train[0].length': 1 ≤ length ≤ 16777216 fails (length 16777217): use at most 16777216"
     );
 }
