@@ -6,10 +6,14 @@ use serde::Serialize;
 
 use super::format;
 use super::gather::CaseSummary;
-use super::stats::{Interval, PairedDifference, Verdict, paired_difference};
+use super::sheet::{Column, Sheet};
+use super::stats::{Interval, PairedDifference, Verdict, holm, paired_difference};
 
 /// Up to this many cases of an experiment, each is compared with each.
 const ALL_PAIRS: usize = 6;
+
+/// Below this, Holm's adjusted p value shows a difference.
+const SIGNIFICANT: f64 = 0.05;
 
 /// Two cases of an experiment compared by test accuracy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,6 +24,12 @@ pub struct Comparison {
     pub second: String,
     /// First minus second over common seeds; `None` without a common seed.
     pub difference: Option<PairedDifference>,
+    /// The p value, adjusted by Holm for the comparisons of the experiment.
+    pub adjusted_p: Option<f64>,
+    /// How many comparisons it is adjusted for.
+    pub of: usize,
+    /// Whether a difference is shown: the interval excludes 0, and still does after the adjustment.
+    pub shown: bool,
     /// What the difference allows one to say, as a sentence.
     pub verdict: String,
 }
@@ -27,13 +37,52 @@ pub struct Comparison {
 /// Compares the cases of each experiment.
 ///
 /// A few cases are compared each with each. In a larger sweep the first case is compared with the others at the same values
-/// of the axes, or, where only axes vary, with the other values.
+/// of the axes, or, where only axes vary, with the other values. The p values of an experiment are adjusted together
+/// ([`holm`]).
 pub(crate) fn compare(summaries: &[CaseSummary]) -> Vec<Comparison> {
     let mut experiments: BTreeMap<&str, Vec<&CaseSummary>> = BTreeMap::new();
     for summary in summaries {
         experiments.entry(&summary.name).or_default().push(summary);
     }
-    experiments.values().flat_map(|cases| pairs(cases)).map(|(first, second)| compare_two(first, second)).collect()
+    experiments.values().flat_map(|cases| compare_pairs(&pairs(cases))).collect()
+}
+
+fn compare_pairs(pairs: &[(&CaseSummary, &CaseSummary)]) -> Vec<Comparison> {
+    let difference = |(first, second): &(&CaseSummary, &CaseSummary)| {
+        paired_difference(&first.accuracy.by_seed, &second.accuracy.by_seed)
+    };
+    let differences: Vec<Option<PairedDifference>> = pairs.iter().map(difference).collect();
+    let p: Vec<f64> = differences.iter().flatten().filter_map(|difference| difference.p).collect();
+    let mut adjusted = holm(&p).into_iter();
+    let compare = |((first, second), difference): (&(&CaseSummary, &CaseSummary), Option<PairedDifference>)| {
+        let adjusted_p = difference.and_then(|difference| difference.p).and_then(|_| adjusted.next());
+        compare_two((first, second), difference, (adjusted_p, p.len()))
+    };
+    pairs.iter().zip(differences).map(compare).collect()
+}
+
+/// The comparisons as numbers in full precision, a row each.
+pub(crate) fn sheet(comparisons: &[Comparison]) -> Sheet {
+    let numbers = ["seeds", "difference", "low", "high", "effect_size", "p", "p_holm", "comparisons"];
+    let columns = ["first", "second"].map(Column::text).into_iter().chain(numbers.map(Column::number));
+    let row = |pair: &Comparison| {
+        let difference = pair.difference;
+        let interval = difference.and_then(|difference| difference.interval);
+        let numbers = [
+            difference.map(|difference| difference.mean),
+            interval.map(|interval| interval.low),
+            interval.map(|interval| interval.high),
+            difference.and_then(|difference| difference.effect),
+            difference.and_then(|difference| difference.p),
+            pair.adjusted_p,
+        ];
+        let seeds = difference.map_or(0, |difference| difference.seeds).to_string();
+        let mut cells = vec![pair.first.clone(), pair.second.clone(), seeds];
+        cells.extend(numbers.map(format::raw));
+        cells.push(pair.of.to_string());
+        cells
+    };
+    Sheet { columns: columns.collect(), rows: comparisons.iter().map(row).collect() }
 }
 
 fn pairs<'a>(cases: &[&'a CaseSummary]) -> Vec<(&'a CaseSummary, &'a CaseSummary)> {
@@ -57,16 +106,42 @@ fn pairs<'a>(cases: &[&'a CaseSummary]) -> Vec<(&'a CaseSummary, &'a CaseSummary
     groups.iter().flat_map(|group| group[1..].iter().map(|second| (group[0], *second))).collect()
 }
 
-fn compare_two(first: &CaseSummary, second: &CaseSummary) -> Comparison {
-    let difference = paired_difference(&first.accuracy.by_seed, &second.accuracy.by_seed);
+fn compare_two(
+    (first, second): (&CaseSummary, &CaseSummary),
+    difference: Option<PairedDifference>,
+    (adjusted_p, of): (Option<f64>, usize),
+) -> Comparison {
+    let named =
+        |difference: &PairedDifference| matches!(difference.verdict(), Verdict::FirstHigher | Verdict::SecondHigher);
+    let shown = difference.as_ref().is_some_and(named) && adjusted_p.is_some_and(|p| p < SIGNIFICANT);
     let verdict = match &difference {
         None => format!("{} and {} have no seed in common: not compared.", first.label, second.label),
-        Some(difference) => words(&first.label, &second.label, difference),
+        Some(difference) => {
+            let mut verdict = words((&first.label, &second.label), difference, shown);
+            if named(difference) && !shown {
+                let p = format::p_value(adjusted_p.unwrap_or(1.0));
+                verdict +=
+                    &format!(" The interval excludes 0, but not after Holm's correction for {of} comparisons (p {p}).");
+            }
+            if shown && overlap(first, second) {
+                verdict += " Their own intervals overlap; the difference shows only seed by seed.";
+            }
+            verdict
+        }
     };
-    Comparison { first: first.label.clone(), second: second.label.clone(), difference, verdict }
+    let (first, second) = (first.label.clone(), second.label.clone());
+    Comparison { first, second, difference, adjusted_p, of, shown, verdict }
 }
 
-fn words(first: &str, second: &str, difference: &PairedDifference) -> String {
+/// Whether the intervals of both means share a value.
+fn overlap(first: &CaseSummary, second: &CaseSummary) -> bool {
+    match (first.accuracy.interval, second.accuracy.interval) {
+        (Some(first), Some(second)) => first.low <= second.high && second.low <= first.high,
+        _ => false,
+    }
+}
+
+fn words((first, second): (&str, &str), difference: &PairedDifference, shown: bool) -> String {
     let points = format::points(difference.mean);
     let seeds = difference.seeds;
     let Some(interval) = difference.interval else {
@@ -74,16 +149,20 @@ fn words(first: &str, second: &str, difference: &PairedDifference) -> String {
             "{first} minus {second} is {points} points on one seed; one seed gives no interval and shows nothing."
         );
     };
-    let range = format!("{} to {}", format::points(interval.low), format::points(interval.high));
+    let effect = difference.effect.map(|effect| format!(", effect size {}", format::short(effect)));
+    let range = format!(
+        "95 % interval {} to {}{}, {seeds} seeds",
+        format::points(interval.low),
+        format::points(interval.high),
+        effect.unwrap_or_default()
+    );
     match difference.verdict() {
-        Verdict::FirstHigher => {
+        Verdict::FirstHigher if shown => {
             let size = points.trim_start_matches('+');
-            format!("{first} is higher than {second} by {size} points (95 % interval {range}, {seeds} seeds).")
+            format!("{first} is higher than {second} by {size} points ({range}).")
         }
-        Verdict::SecondHigher => words(second, first, &reversed(difference)),
-        Verdict::NoneShown | Verdict::OneSeed => format!(
-            "No difference shown between {first} and {second}: {points} points (95 % interval {range}, {seeds} seeds)."
-        ),
+        Verdict::SecondHigher if shown => words((second, first), &reversed(difference), shown),
+        _ => format!("No difference shown between {first} and {second}: {points} points ({range})."),
     }
 }
 
@@ -92,6 +171,7 @@ fn reversed(difference: &PairedDifference) -> PairedDifference {
     PairedDifference {
         mean: -difference.mean,
         interval: difference.interval.map(|interval| Interval { low: -interval.high, high: -interval.low }),
+        effect: difference.effect.map(|effect| -effect),
         ..*difference
     }
 }
@@ -129,6 +209,52 @@ mod tests {
         let verdict = compare(&summaries(&specs)).remove(0).verdict;
         assert!(verdict.starts_with("No difference shown between a and b"), "{verdict}");
         assert!(!verdict.contains("higher"), "{verdict}");
+    }
+
+    /// Runs of two cases with these accuracies on seeds 0, 1, …
+    fn two(a: &[f64], b: &[f64]) -> Vec<RunSpec> {
+        let case = |case: &'static str, values: &[f64]| {
+            let spec = |(seed, &accuracy): (usize, &f64)| RunSpec {
+                accuracy,
+                noise: 0.0,
+                ..RunSpec::new("recall", case, seed as u64)
+            };
+            values.iter().enumerate().map(spec).collect::<Vec<_>>()
+        };
+        [case("a", a), case("b", b)].concat()
+    }
+
+    #[test]
+    fn a_winner_whose_interval_overlaps_the_loser_s_is_said_to() {
+        let verdict = compare(&summaries(&two(&[0.10, 0.50, 0.90], &[0.15, 0.56, 0.95]))).remove(0).verdict;
+        assert!(verdict.starts_with("b is higher than a") && verdict.contains("intervals overlap"), "{verdict}");
+        let apart = compare(&summaries(&two(&[0.10, 0.11, 0.12], &[0.90, 0.92, 0.91]))).remove(0).verdict;
+        assert!(!apart.contains("overlap"), "{apart}");
+    }
+
+    #[test]
+    fn many_comparisons_need_more_to_show_a_difference() {
+        // Alone p is about 0.03; it does not stand among three comparisons, of which the others show nothing.
+        let pair = two(&[0.50, 0.50, 0.50], &[0.55, 0.57, 0.54]);
+        let alone = compare(&summaries(&pair)).remove(0);
+        assert!(alone.shown && alone.of == 1, "{alone:?}");
+        let third = [0.2, 0.9, 0.5].into_iter().enumerate().map(|(seed, accuracy)| RunSpec {
+            accuracy,
+            noise: 0.0,
+            ..RunSpec::new("recall", "c", seed as u64)
+        });
+        let among = compare(&summaries(&[pair, third.collect()].concat())).remove(0);
+        assert!(!among.shown && among.of == 3, "{among:?}");
+        assert!(among.verdict.contains("not after Holm's correction for 3 comparisons"), "{}", among.verdict);
+    }
+
+    #[test]
+    fn numbers_of_comparisons_are_in_full_precision() {
+        let comparisons = compare(&summaries(&two(&[0.10, 0.50, 0.90], &[0.15, 0.56, 0.95])));
+        let sheet = sheet(&comparisons);
+        let difference = comparisons[0].difference.unwrap();
+        assert_eq!(sheet.rows[0][3].parse::<f64>().unwrap(), difference.mean);
+        assert_eq!(sheet.rows[0].len(), sheet.columns.len());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Numbers as the report writes them.
 
 use super::gather::{Score, StepsToTarget};
+use super::stats::Interval;
 
 /// What stands where there is no value.
 pub(crate) const NONE: &str = "–";
@@ -36,6 +37,11 @@ pub(crate) fn percent(value: f64) -> String {
     if value.is_finite() { format!("{:.1}", 100.0 * value) } else { NONE.to_owned() }
 }
 
+/// An interval of proportions in percent: `97.1 to 99.0`.
+pub(crate) fn percent_range(interval: Interval) -> String {
+    [interval.low, interval.high].map(percent).join(" to ")
+}
+
 /// A difference of proportions in points, with its sign: `+3.1`, `−0.2`, `+0.04`.
 pub(crate) fn points(value: f64) -> String {
     let size = 100.0 * value.abs();
@@ -45,6 +51,20 @@ pub(crate) fn points(value: f64) -> String {
         _ if value < 0.0 => format!("−{size}"),
         _ => format!("+{size}"),
     }
+}
+
+/// A p value: `0.03`, `< 0.001`.
+pub(crate) fn p_value(value: f64) -> String {
+    if value < 0.001 {
+        "< 0.001".to_owned()
+    } else {
+        format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
+/// A number in full, or nothing.
+pub(crate) fn raw(value: Option<f64>) -> String {
+    value.filter(|value| value.is_finite()).map(|value| value.to_string()).unwrap_or_default()
 }
 
 /// A number, if there is one.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::checks;
 use super::read::{Run, pooled};
+use super::select;
 use super::stats::{Interval, bootstrap_interval, mean, median, t_interval};
 use crate::result::SliceScore;
 
@@ -80,8 +81,10 @@ pub struct CaseSummary {
     pub name: String,
     /// Name of the case.
     pub case: String,
-    /// Values of the sweep's axes.
+    /// Values of the sweep's axes, but for those in `selected`.
     pub axes: BTreeMap<String, Value>,
+    /// Values of the axes that validation selected for this case.
+    pub selected: BTreeMap<String, Value>,
     /// Short text that tells this case from the report's others.
     pub label: String,
     /// Places of its runs among the runs given, in order of their seeds.
@@ -90,7 +93,7 @@ pub struct CaseSummary {
     pub accuracy: Score,
     /// Test accuracy by slice, in order of the slices' keys.
     pub slices: Vec<SliceSummary>,
-    /// Accuracy of a uniform guesser, where all slices share it.
+    /// Accuracy of a uniform guesser, pooled over slices as the accuracy is.
     pub chance: Option<f64>,
     /// Trained numbers.
     pub parameters: u64,
@@ -120,7 +123,11 @@ impl CaseSummary {
 /// the axes' values, numbers as numbers.
 pub(crate) fn gather(runs: &[Run], case_order: &[String]) -> (Vec<CaseSummary>, Vec<String>) {
     let mut groups: BTreeMap<(String, String, String), Vec<usize>> = BTreeMap::new();
-    for (index, run) in runs.iter().enumerate() {
+    let choices = select::choose(runs);
+    let counted: BTreeSet<usize> =
+        choices.iter().flat_map(|choice| &choice.tried[choice.chosen].runs).copied().collect();
+    let counts = |(index, run): &(usize, &Run)| run.select.is_empty() || counted.contains(index);
+    for (index, run) in runs.iter().enumerate().filter(counts) {
         let axes = serde_json::to_string(&run.result.axes).unwrap_or_default();
         groups.entry((run.result.name.clone(), run.result.case.clone(), axes)).or_default().push(index);
     }
@@ -143,22 +150,23 @@ pub(crate) fn gather(runs: &[Run], case_order: &[String]) -> (Vec<CaseSummary>, 
 fn summarise(runs: &[Run], mut members: Vec<usize>) -> CaseSummary {
     members.sort_by_key(|&index| runs[index].result.seed);
     let first = &runs[members[0]].result;
+    let (selected, axes) = first.axes.clone().into_iter().partition(|(key, _)| runs[members[0]].select.contains(key));
     let results = || members.iter().map(|&index| &runs[index].result);
     let accuracy = per_seed(results().filter_map(|result| {
         Some((result.seed, pooled(result.test.iter().map(|slice| (slice.correct, slice.labels)))?))
     }));
     let slices = slice_summaries(runs, &members);
-    let chance = slices.first().map(|slice| slice.chance);
     let finite = |value: f64| value.is_finite().then_some(value);
     let throughput: Vec<f64> = results().filter_map(|result| finite(result.timing.tokens_per_second)).collect();
     let seconds: Vec<f64> = results().filter_map(|result| finite(result.timing.train_seconds)).collect();
     CaseSummary {
         name: first.name.clone(),
         case: first.case.clone(),
-        axes: first.axes.clone(),
+        axes,
+        selected,
         label: String::new(),
         accuracy: Score::of(accuracy),
-        chance: chance.filter(|chance| slices.iter().all(|slice| slice.chance == *chance)),
+        chance: pooled_chance(&first.test),
         slices,
         parameters: first.parameters,
         state_bytes: first.state_bytes,
@@ -168,6 +176,18 @@ fn summarise(runs: &[Run], mut members: Vec<usize>) -> CaseSummary {
         train_seconds: median(&seconds),
         runs: members,
     }
+}
+
+/// The chance level of the slices, each weighted by its labels.
+fn pooled_chance(scores: &[SliceScore]) -> Option<f64> {
+    let first = scores.iter().find(|score| score.labels > 0)?.chance;
+    if scores.iter().all(|score| score.chance == first || score.labels == 0) {
+        // As it is: a weighted mean of equal numbers may differ from them in the last digit.
+        return Some(first);
+    }
+    let labels: u64 = scores.iter().map(|score| score.labels).sum();
+    let weighted = |score: &SliceScore| score.chance * score.labels as f64 / labels as f64;
+    Some(scores.iter().filter(|score| score.labels > 0).map(weighted).sum())
 }
 
 /// Seed → value; of several runs on one seed, their mean, so that no seed weighs more than another.
@@ -210,7 +230,7 @@ pub(crate) fn compare_keys(a: &BTreeMap<String, f64>, b: &BTreeMap<String, f64>)
         .unwrap_or_else(|| a.len().cmp(&b.len()))
 }
 
-fn compare_axes(a: &BTreeMap<String, Value>, b: &BTreeMap<String, Value>) -> Ordering {
+pub(crate) fn compare_axes(a: &BTreeMap<String, Value>, b: &BTreeMap<String, Value>) -> Ordering {
     let compare = |a: &Value, b: &Value| match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a.total_cmp(&b),
         _ => text_of(a).cmp(&text_of(b)),
@@ -235,7 +255,7 @@ fn steps_to_target(steps: &[Option<u64>]) -> Option<StepsToTarget> {
 }
 
 /// A value as it reads in a label: strings without their quotes.
-fn text_of(value: &Value) -> String {
+pub(crate) fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
@@ -321,6 +341,17 @@ mod tests {
         assert_eq!(summary.accuracy.mean, Some(0.25));
         let by_slice: Vec<_> = summary.slices.iter().map(|slice| slice.accuracy.mean).collect();
         assert_eq!(by_slice, [Some(1.0), Some(0.0)]);
+    }
+
+    #[test]
+    fn chance_is_pooled_as_the_accuracy_is() {
+        let mut runs = read(&[RunSpec { slices: vec![(64.0, 4.0), (128.0, 8.0)], ..RunSpec::new("recall", "a", 0) }]);
+        assert_eq!(gather(&runs, &[]).0[0].chance, Some(1.0 / 256.0));
+        (runs[0].result.test[0].labels, runs[0].result.test[0].chance) = (100, 0.5);
+        (runs[0].result.test[1].labels, runs[0].result.test[1].chance) = (300, 0.1);
+        assert!((gather(&runs, &[]).0[0].chance.unwrap() - 0.2).abs() < 1e-12);
+        runs[0].result.test[1].labels = 0;
+        assert_eq!(gather(&runs, &[]).0[0].chance, Some(0.5));
     }
 
     #[test]

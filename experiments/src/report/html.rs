@@ -11,8 +11,9 @@ use super::figures::{Figure, Layout, Theme};
 use super::format;
 use super::links::relative_link;
 use super::read::{Run, pooled};
+use super::select;
 use super::sheet::Sheet;
-use super::stats::{Verdict, wilson_interval};
+use super::stats::wilson_interval;
 use super::{Material, ReportError, ReportOptions, table};
 
 /// Name that makes the template engine escape what it fills in.
@@ -30,6 +31,7 @@ pub(crate) fn page(
     let runs = &material.runs;
     let figures = material.figures.iter().map(figure_value).collect::<Result<Vec<Value>, ReportError>>()?;
     let by_slice = table::by_slice(&material.cases);
+    let choices = select::choose(runs);
     let names = distinct(runs, |run| run.result.name.clone());
     let page = environment.get_template(TEMPLATE)?.render(context! {
         title => options.title.clone().unwrap_or_else(|| names.join(", ")),
@@ -40,7 +42,9 @@ pub(crate) fn page(
         warnings => material.warnings.iter().collect::<Value>(),
         comparison => sheet_value(comparison),
         note => unbroken(table::NOTE),
+        selection => (!choices.is_empty()).then(|| sheet_value(&select::sheet(&choices))),
         comparisons => material.comparisons.iter().map(comparison_value).collect::<Value>(),
+        pairs => (!material.comparisons.is_empty()).then(|| sheet_value(&table::pairs(&material.comparisons))),
         figures => figures.into_iter().collect::<Value>(),
         // Fewer slices than that are columns of the comparison.
         by_slice => (by_slice.columns.len() > 1 + table::SLICE_COLUMNS).then(|| sheet_value(&by_slice)),
@@ -59,7 +63,7 @@ fn distinct(runs: &[Run], pick: impl Fn(&Run) -> String) -> Vec<String> {
 fn facts(runs: &[Run]) -> Value {
     let seeds: BTreeSet<u64> = runs.iter().map(|run| run.result.seed).collect();
     let seeds: Vec<String> = seeds.into_iter().map(|seed| seed.to_string()).collect();
-    let tasks: BTreeSet<String> = runs.iter().filter_map(|run| run.task.clone()).collect();
+    let tasks: BTreeSet<String> = runs.iter().filter_map(|run| run.setup.task.clone()).collect();
     let tasks: Vec<String> = tasks.into_iter().collect();
     let facts = [
         ("experiment", distinct(runs, |run| run.result.name.clone()).join(", ")),
@@ -92,9 +96,7 @@ fn sheet_value(sheet: &Sheet) -> Value {
 }
 
 fn comparison_value(comparison: &Comparison) -> Value {
-    let shown = comparison.difference.as_ref().map(super::stats::PairedDifference::verdict);
-    let shown = matches!(shown, Some(Verdict::FirstHigher | Verdict::SecondHigher));
-    context! { verdict => unbroken(&comparison.verdict), shown => shown }
+    context! { verdict => unbroken(&comparison.verdict), shown => comparison.shown }
 }
 
 fn figure_value(figure: &Figure) -> Result<Value, ReportError> {
@@ -116,12 +118,11 @@ fn run_values(material: &Material, out: &Path) -> Value {
         let (correct, labels) =
             result.test.iter().fold((0, 0), |sum, slice| (sum.0 + slice.correct, sum.1 + slice.labels));
         let wilson = wilson_interval(correct, labels);
-        let wilson = wilson.map(|interval| [interval.low, interval.high].map(format::percent).join(" to "));
         context! {
             case => &case.label,
             seed => result.seed,
             accuracy => format::or_none(pooled([(correct, labels)]), format::percent),
-            wilson => format::or_none(wilson, |text| text),
+            wilson => format::or_none(wilson, format::percent_range),
             steps => format::whole(result.steps),
             best_step => format::whole(result.best_step),
             target => format::or_none(result.steps_to_target, format::whole),
@@ -179,7 +180,7 @@ mod tests {
         let page = fs::read_to_string(report.html).unwrap();
         for link in page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
             let target: PathBuf = out.join(link);
-            assert!(link.starts_with('#') || target.is_dir(), "{link} leads nowhere");
+            assert!(link.starts_with('#') || target.exists(), "{link} leads nowhere");
         }
         page
     }
@@ -195,9 +196,9 @@ mod tests {
     #[test]
     fn the_page_holds_every_figure_in_both_shapes_with_its_numbers() {
         let page = page_of(&synthetic::comparison(3), &ReportOptions::default());
-        assert_eq!(page.matches("<figure").count(), 3);
-        assert_eq!(page.matches("<svg").count(), 6);
-        assert_eq!(page.matches("<figcaption").count(), 3);
+        assert_eq!(page.matches("<figure").count(), 4);
+        assert_eq!(page.matches("<svg").count(), 8);
+        assert_eq!(page.matches("<figcaption").count(), 4);
         assert_eq!(page.matches("aria-label=\"Line chart").count(), 4);
     }
 
@@ -209,6 +210,25 @@ mod tests {
         assert!(page.contains("&lt;script&gt;&amp;") && !page.contains("<script>"));
         assert!(page.contains("a&lt;b&gt;&amp;c") && !page.contains("a<b>"));
         assert!(page.contains("Is &lt;i&gt; &amp; it?"));
+    }
+
+    #[test]
+    fn what_validation_selected_stands_in_the_page_with_the_grid() {
+        let home = tempfile::tempdir().unwrap();
+        for lr in [1e-3, 1e-2] {
+            let axes = [("train.lr".to_owned(), serde_json::Value::from(lr))].into();
+            synthetic::write(home.path(), &RunSpec { axes, ..RunSpec::new("recall", "a", 0) });
+        }
+        let page = |sweep: &str| {
+            fs::write(home.path().join("recall/sweep.json"), sweep).unwrap();
+            let out = home.path().join("out");
+            let report = write_report(&[home.path().to_owned()], &out, &ReportOptions::default()).unwrap();
+            fs::read_to_string(report.html).unwrap()
+        };
+        let selected = page(r#"{"select": ["train.lr"]}"#);
+        assert!(selected.contains("Selected settings") && selected.contains("at the edge of the grid"));
+        assert!(selected.contains("<th scope=\"col\">selected</th>"));
+        assert!(!page("{}").contains("Selected settings"));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `heddle report`: from the files that runs left to tables, figures and one self-contained page.
 //!
-//! A report reads `result.json`, `metrics.jsonl` and the text of `config.toml` of each run, nothing else, and prints nothing.
-//! What it says rests on [`stats`]: Student's t interval over seeds, and paired differences on common seeds that name a
-//! winner only where the interval excludes zero.
+//! A report reads `result.json`, `metrics.jsonl` and the text of `config.toml` of each run, and what `sweep.json` beside them
+//! says is selected on validation; nothing else, and prints nothing. What it says rests on [`stats`]: Student's t interval over
+//! seeds, and paired differences on common seeds that name a winner only where the interval excludes zero and still does after
+//! Holm's correction.
 
 pub mod stats;
 
@@ -13,7 +14,10 @@ pub(crate) mod format;
 mod gather;
 mod html;
 mod links;
+mod pareto;
 mod read;
+mod select;
+mod setup;
 pub(crate) mod sheet;
 mod table;
 
@@ -23,12 +27,15 @@ pub(crate) mod synthetic;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rayon::prelude::*;
+
 use crate::files::{FileError, create_dir, write_atomic};
 
 pub use compare::Comparison;
 pub use figures::{Figure, Layout, Theme};
 pub use gather::{BOOTSTRAP_SEEDS, CaseSummary, Score, SliceSummary, StepsToTarget};
 pub use read::Run;
+pub use setup::{Layers, Setup};
 pub use sheet::{Column, Sheet};
 
 /// Paired comparisons that a terminal shows at most.
@@ -58,11 +65,13 @@ pub struct Report {
     pub html: PathBuf,
     /// The comparison in full precision.
     pub csv: PathBuf,
+    /// The paired comparisons in full precision.
+    pub comparisons_csv: PathBuf,
     /// Every run's `result.json`, in one array.
     pub json: PathBuf,
     /// The comparison in Markdown.
     pub markdown: PathBuf,
-    /// The figures, as files with a white background.
+    /// The figures, as SVG with a white background; beside each lie its PNG and its numbers as CSV.
     pub figures: Vec<PathBuf>,
     /// The comparison for a terminal, with what its numbers mean and the paired comparisons.
     pub table: String,
@@ -113,8 +122,8 @@ struct Material {
     warnings: Vec<String>,
 }
 
-/// Reads all runs below `dirs` and writes `report.html`, `results.csv`, `results.json`, `results.md` and `figures/*.svg` into
-/// `out`.
+/// Reads all runs below `dirs` and writes `report.html`, `results.csv`, `results.json`, `results.md`, `comparisons.csv` and
+/// `figures/` into `out`.
 ///
 /// A file that cannot be read is a warning, in the page and in what is returned. Each file is written whole or not at all.
 ///
@@ -138,22 +147,23 @@ pub fn write_report(dirs: &[PathBuf], out: &Path, options: &ReportOptions) -> Re
     let material = gather_material(dirs, options)?;
     let comparison = table::comparison(&material.cases, &material.runs);
     let (html, csv, markdown) = (out.join("report.html"), out.join("results.csv"), out.join("results.md"));
-    let json = out.join("results.json");
+    let (json, comparisons_csv) = (out.join("results.json"), out.join("comparisons.csv"));
     // Links from the page to the runs are relative, so its directory must exist before they are made.
     create_dir(&out.join("figures"))?;
-    let mut figures = Vec::with_capacity(material.figures.len());
-    for figure in &material.figures {
-        let path = out.join("figures").join(format!("{}.svg", figure.id));
-        write_atomic(&path, figure.svg(Theme::Standalone, Layout::Wide)?.as_bytes())?;
-        figures.push(path);
-    }
+    let folder = out.join("figures");
+    let drawn = material.figures.par_iter().map(|figure| figure_files(figure, &folder));
+    let drawn = drawn.collect::<Result<Vec<_>, ReportError>>()?;
+    let figures = drawn.iter().map(|files| files[0].0.clone()).collect();
+    write_all(&drawn.concat())?;
     write_atomic(&csv, table::results(&material.cases, &material.runs).csv().as_bytes())?;
+    write_atomic(&comparisons_csv, compare::sheet(&material.comparisons).csv().as_bytes())?;
     write_atomic(&json, runs_as_json(&material.runs).as_bytes())?;
     write_atomic(&markdown, markdown_text(&comparison, &material.comparisons).as_bytes())?;
     write_atomic(&html, html::page(&material, &comparison, out, options)?.as_bytes())?;
     Ok(Report {
         html,
         csv,
+        comparisons_csv,
         json,
         markdown,
         figures,
@@ -162,6 +172,28 @@ pub fn write_report(dirs: &[PathBuf], out: &Path, options: &ReportOptions) -> Re
         comparisons: material.comparisons,
         warnings: material.warnings,
     })
+}
+
+/// A figure as SVG, PNG and CSV.
+fn figure_files(figure: &Figure, folder: &Path) -> Result<[(PathBuf, Vec<u8>); 3], ReportError> {
+    let path = |ending: &str| folder.join(format!("{}.{ending}", figure.id));
+    Ok([
+        (path("svg"), figure.svg(Theme::Standalone, Layout::Wide)?.into_bytes()),
+        (path("png"), figure.png()?),
+        (path("csv"), figure.numbers().csv().into_bytes()),
+    ])
+}
+
+/// Writes many files, several at a time: to wait for the disk after each would take longer than to draw them.
+fn write_all(files: &[(PathBuf, Vec<u8>)]) -> Result<(), FileError> {
+    const AT_A_TIME: usize = 16;
+    for some in files.chunks(AT_A_TIME) {
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = some.iter().map(|(path, bytes)| scope.spawn(|| write_atomic(path, bytes))).collect();
+            writers.into_iter().try_for_each(|writer| writer.join().expect("writing a file does not panic"))
+        })?;
+    }
+    Ok(())
 }
 
 fn gather_material(dirs: &[PathBuf], options: &ReportOptions) -> Result<Material, ReportError> {
@@ -234,13 +266,31 @@ mod tests {
     #[test]
     fn a_report_is_a_page_two_tables_and_figures() {
         let (_home, report) = reported(&synthetic::comparison(3), &fixed());
-        for path in [&report.html, &report.csv, &report.markdown].into_iter().chain(&report.figures) {
+        let tables = [&report.html, &report.csv, &report.comparisons_csv, &report.json, &report.markdown];
+        for path in tables.into_iter().chain(&report.figures) {
             assert!(path.is_file(), "{}", path.display());
         }
-        assert_eq!(report.figures.len(), 3);
+        for figure in &report.figures {
+            assert!(fs::read(figure.with_extension("png")).unwrap().starts_with(b"\x89PNG"));
+            let numbers = fs::read_to_string(figure.with_extension("csv")).unwrap();
+            assert!(numbers.starts_with("series,kind,x,y,low,high\nattention,"), "{numbers}");
+        }
+        assert_eq!(report.figures.len(), 4);
         assert!(report.warnings.is_empty(), "{:?}", report.warnings);
         assert!(report.table.contains("± the half-width of the 95 % t interval"), "{}", report.table);
         assert!(report.table.contains("hybrid is higher than mamba"), "{}", report.table);
+    }
+
+    #[test]
+    fn several_directories_make_one_report() {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = ["here", "there"].map(|name| home.path().join(name));
+        synthetic::write(&dirs[0], &RunSpec::new("recall", "a", 0));
+        synthetic::write(&dirs[1], &RunSpec::new("copy", "a", 0));
+        let report = write_report(&dirs, &home.path().join("out"), &fixed()).unwrap();
+        let labels: Vec<&str> = report.cases.iter().map(|case| case.label.as_str()).collect();
+        assert_eq!(labels, ["copy a", "recall a"]);
+        assert!(report.figures.iter().any(|path| path.ends_with("recall-validation-accuracy.svg")));
     }
 
     #[test]

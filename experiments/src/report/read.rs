@@ -9,6 +9,8 @@ use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::select::keys_beside;
+use super::setup::Setup;
 use crate::result::{Metric, RunResult, SliceScore};
 
 /// File that makes a directory a finished run.
@@ -29,8 +31,10 @@ pub struct Run {
     pub result: RunResult,
     /// The text of its `config.toml`, if there is one.
     pub config: Option<String>,
-    /// The task's kind, according to `config.toml`.
-    pub task: Option<String>,
+    /// What its config says of the task and the model.
+    pub setup: Setup,
+    /// Settings whose value is selected on validation, case by case, according to the sweep that the run belongs to.
+    pub select: Vec<String>,
     /// Step → mean training loss of the step's batch, in nats.
     pub loss: Vec<(u64, f64)>,
     /// Step → validation accuracy over all labelled positions of all slices, 0 to 1.
@@ -49,9 +53,13 @@ pub(crate) fn read_runs(dirs: &[PathBuf]) -> (Vec<Run>, Vec<String>) {
     let read: Vec<Result<(Run, Vec<String>), String>> = walk.found.par_iter().map(|dir| read_run(dir)).collect();
     let mut warnings = walk.warnings;
     let mut runs = Vec::with_capacity(read.len());
+    let mut selects: BTreeMap<Option<PathBuf>, Vec<String>> = BTreeMap::new();
     for outcome in read {
         match outcome {
-            Ok((run, notes)) => {
+            Ok((mut run, notes)) => {
+                // One file tells it for all runs in a directory.
+                let select = selects.entry(run.dir.parent().map(Path::to_owned));
+                run.select = select.or_insert_with(|| keys_beside(&run.dir, &mut warnings)).clone();
                 runs.push(run);
                 warnings.extend(notes);
             }
@@ -121,8 +129,8 @@ fn read_run(dir: &Path) -> Result<(Run, Vec<String>), String> {
     }
     let (loss, validation) = read_metrics(&dir.join(METRICS), &mut warnings);
     let config = read_config(&dir.join(CONFIG), &mut warnings);
-    let task = config.as_deref().and_then(task_kind);
-    Ok((Run { dir: dir.to_owned(), result, config, task, loss, validation }, warnings))
+    let setup = config.as_deref().map(Setup::of).unwrap_or_default();
+    Ok((Run { dir: dir.to_owned(), result, config, setup, select: Vec::new(), loss, validation }, warnings))
 }
 
 fn read_config(path: &Path, warnings: &mut Vec<String>) -> Option<String> {
@@ -134,11 +142,6 @@ fn read_config(path: &Path, warnings: &mut Vec<String>) -> Option<String> {
             None
         }
     }
-}
-
-fn task_kind(config: &str) -> Option<String> {
-    let table: toml::Table = config.parse().ok()?;
-    Some(table.get("task")?.get("kind")?.as_str()?.to_owned())
 }
 
 /// Values against steps, in order of the steps.

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use super::read::{Run, read_runs};
-use crate::result::{Metric, RunResult, SliceScore, Stop, Timing};
+use crate::result::{Bin, Metric, RunResult, SliceScore, Stop, Timing};
 
 /// Loss of a uniform guess among 256 tokens.
 const GUESS: f64 = 5.545;
@@ -36,6 +36,8 @@ pub(crate) struct RunSpec {
     pub(crate) state_bytes: u64,
     pub(crate) parameters: u64,
     pub(crate) reached: bool,
+    /// Whether answers are counted by distance and depth too.
+    pub(crate) binned: bool,
     pub(crate) config: String,
 }
 
@@ -56,6 +58,7 @@ impl RunSpec {
             state_bytes: 6400,
             parameters: 73_000,
             reached: true,
+            binned: false,
             config: format!("name = \"{name}\"\ncase = \"{case}\"\nseed = {seed}\n\n[task]\nkind = \"mqar\"\n"),
         }
     }
@@ -68,6 +71,14 @@ impl RunSpec {
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
             .to_string()
+    }
+
+    /// Bins of a quarter of the answers each, the later ones less often right.
+    fn bins(&self, from: &[u32], accuracy: f64, labels: u64) -> Vec<Bin> {
+        let of = labels / 4;
+        let right = |place: usize| (accuracy * of as f64 * (1.0 - 0.1 * place as f64)) as u64;
+        let bin = |(place, &from): (usize, &u32)| Bin { from, right: right(place), of };
+        from.iter().enumerate().filter(|_| self.binned).map(bin).collect()
     }
 
     fn score(&self, index: usize, accuracy: f64) -> SliceScore {
@@ -84,8 +95,8 @@ impl RunSpec {
             accuracy: correct as f64 / labels as f64,
             loss: GUESS * (1.0 - accuracy),
             chance: 1.0 / 256.0,
-            by_distance: vec![],
-            by_depth: vec![],
+            by_distance: self.bins(&[0, 8, 32], accuracy, labels),
+            by_depth: self.bins(&[0, 9], accuracy, labels),
         }
     }
 }

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::format;
+use serde_json::Value;
+
+use super::compare::Comparison;
+use super::format::{self, raw};
 use super::gather::{CaseSummary, Score, SliceSummary, compare_keys};
 use super::read::Run;
+use super::select;
 use super::sheet::{Column, Sheet};
 
 /// Up to this many slices, each has a column of its own in the comparison.
@@ -36,8 +40,17 @@ pub(crate) fn comparison(summaries: &[CaseSummary], runs: &[Run]) -> Sheet {
         Some(length) if one_length => format!("state bytes per sequence at length {}", format::whole(*length)),
         _ => "state bytes per sequence at its length".to_owned(),
     };
+    let bootstrapped = summaries.iter().any(|summary| summary.accuracy.bootstrap.is_some());
     let mut columns = vec![Column::text("case"), Column::number("seeds"), Column::number("test accuracy, %")];
     columns.extend(shown.iter().map(|slice| Column::number(slice.slice.replace(',', ", "))));
+    let selecting = summaries.iter().any(|summary| !summary.selected.is_empty());
+    if selecting {
+        columns.insert(1, Column::text("selected"));
+    }
+    if bootstrapped {
+        columns.push(Column::number("95 % bootstrap interval"));
+    }
+    columns.push(Column::number("chance, %"));
     columns.push(Column::number("steps to target"));
     columns.push(Column::number("parameters"));
     columns.push(Column::number(state));
@@ -53,6 +66,13 @@ pub(crate) fn comparison(summaries: &[CaseSummary], runs: &[Run]) -> Sheet {
             Some(score) => format::score(score),
             None => format::NONE.to_owned(),
         }));
+        if selecting {
+            cells.insert(1, select::in_words(&summary.selected));
+        }
+        if bootstrapped {
+            cells.push(format::or_none(summary.accuracy.bootstrap, format::percent_range));
+        }
+        cells.push(format::or_none(summary.chance, format::percent));
         let bytes = format::whole(summary.state_bytes);
         cells.extend([
             format::or_none(summary.steps_to_target.as_ref(), format::steps_to_target),
@@ -78,6 +98,7 @@ pub(crate) fn results(summaries: &[CaseSummary], runs: &[Run]) -> Sheet {
         ("name", false),
         ("case", false),
         ("axes", false),
+        ("selected", false),
         ("seeds", true),
         ("accuracy_mean", true),
         ("accuracy_low", true),
@@ -118,19 +139,17 @@ pub(crate) fn results(summaries: &[CaseSummary], runs: &[Run]) -> Sheet {
     Sheet { rows: summaries.iter().map(row).collect(), columns }
 }
 
-/// A number in full, or nothing.
-fn raw(value: Option<f64>) -> String {
-    value.filter(|value| value.is_finite()).map(|value| value.to_string()).unwrap_or_default()
-}
-
 fn result_cells(summary: &CaseSummary, runs: &[Run]) -> Vec<String> {
     let Score { mean, interval, bootstrap, min, .. } = &summary.accuracy;
     let steps = summary.steps_to_target.as_ref();
-    let axes: Vec<String> = summary.axes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let words = |point: &BTreeMap<String, Value>| {
+        point.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    };
     vec![
         summary.name.clone(),
         summary.case.clone(),
-        axes.join(" "),
+        words(&summary.axes),
+        words(&summary.selected),
         summary.seeds(runs).len().to_string(),
         raw(*mean),
         raw(interval.map(|interval| interval.low)),
@@ -152,7 +171,29 @@ fn result_cells(summary: &CaseSummary, runs: &[Run]) -> Vec<String> {
     ]
 }
 
-/// Test accuracy by slice: a row for each case, a column for each slice.
+/// The paired comparisons for people: differences in points.
+pub(crate) fn pairs(comparisons: &[Comparison]) -> Sheet {
+    let numbers = ["difference, points", "95 % interval", "effect size", "p", "p after Holm", "seeds"];
+    let columns = ["first", "second"].map(Column::text).into_iter().chain(numbers.map(Column::number));
+    let row = |pair: &Comparison| {
+        let difference = pair.difference;
+        let interval = difference.and_then(|difference| difference.interval);
+        let interval = interval.map(|interval| [interval.low, interval.high].map(format::points).join(" to "));
+        vec![
+            pair.first.clone(),
+            pair.second.clone(),
+            format::or_none(difference.map(|difference| difference.mean), format::points),
+            format::or_none(interval, |text| text),
+            format::or_none(difference.and_then(|difference| difference.effect), format::short),
+            format::or_none(difference.and_then(|difference| difference.p), format::p_value),
+            format::or_none(pair.adjusted_p, format::p_value),
+            difference.map_or(0, |difference| difference.seeds).to_string(),
+        ]
+    };
+    Sheet { columns: columns.collect(), rows: comparisons.iter().map(row).collect() }
+}
+
+/// Test accuracy by slice: a row for each case and one for chance, a column for each slice.
 pub(crate) fn by_slice(summaries: &[CaseSummary]) -> Sheet {
     let slices = slices(summaries);
     let mut columns = vec![Column::text("case")];
@@ -167,7 +208,10 @@ pub(crate) fn by_slice(summaries: &[CaseSummary]) -> Sheet {
         }));
         cells
     };
-    Sheet { columns, rows: summaries.iter().map(row).collect() }
+    let mut rows: Vec<Vec<String>> = summaries.iter().map(row).collect();
+    let chance = slices.iter().map(|slice| format::percent(slice.chance));
+    rows.push(["chance".to_owned()].into_iter().chain(chance).collect());
+    Sheet { columns, rows }
 }
 
 #[cfg(test)]
@@ -185,15 +229,15 @@ mod tests {
     fn the_comparison_reads_as_documented() {
         let (summaries, runs) = read(&synthetic::comparison(3));
         let expected = "\
-| case | seeds | test accuracy, % | steps to target | parameters | state bytes per sequence at length 64 | tokens/s | training, s |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| case | seeds | test accuracy, % | chance, % | steps to target | parameters | state bytes per sequence at length 64 | tokens/s | training, s |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 ";
         let drawn = comparison(&summaries, &runs).markdown();
         assert!(drawn.starts_with(expected), "{drawn}");
         let rows: Vec<&str> = drawn.lines().skip(2).collect();
         assert_eq!(rows.len(), 3);
         let accuracy = format::score_with_min(&summaries[0].accuracy);
-        let start = format!("| attention | 3 | {accuracy} | 1,020 [1,000–1,040] | 66,000 | 16,384 |");
+        let start = format!("| attention | 3 | {accuracy} | 0.4 | 1,020 [1,000–1,040] | 66,000 | 16,384 |");
         assert!(rows[0].starts_with(&start) && accuracy.contains(" ± ") && accuracy.ends_with(']'), "{}", rows[0]);
         assert!(rows[1].contains("| 160 [140–180] | 71,000 | 6,400 | 37,000 | 17.6 |"), "{}", rows[1]);
         assert!(rows[2].contains("| – | 76,000 | 4,600 |"), "{}", rows[2]);
@@ -212,9 +256,9 @@ mod tests {
             ..RunSpec::new("recall", "a", 0)
         };
         let (few, runs) = read(&[spec(3)]);
-        assert_eq!(comparison(&few, &runs).columns.len(), 8 + 3);
+        assert_eq!(comparison(&few, &runs).columns.len(), 9 + 3);
         let (many, runs) = read(&[spec(9)]);
-        assert_eq!(comparison(&many, &runs).columns.len(), 8);
+        assert_eq!(comparison(&many, &runs).columns.len(), 9);
         assert_eq!(by_slice(&many).columns.len(), 1 + 9);
         assert_eq!(results(&many, &runs).columns.len(), results(&few, &runs).columns.len() + 6 * 4);
     }
@@ -244,6 +288,6 @@ mod tests {
         let (mut summaries, runs) = read(&synthetic::comparison(1));
         summaries[0].state_length = 4096;
         let sheet = comparison(&summaries, &runs);
-        assert_eq!(sheet.rows[0][5], "16,384 at 4,096");
+        assert_eq!(sheet.rows[0][6], "16,384 at 4,096");
     }
 }

@@ -54,6 +54,28 @@ impl Axis {
         Self { title: title.into(), range: 2.0_f64.powi(low)..2.0_f64.powi(high), ticks, log: true }
     }
 
+    /// Positive numbers on a logarithmic scale, with ticks at 1, 2 and 5 times powers of ten.
+    pub(crate) fn logarithmic(title: &str, min: f64, max: f64) -> Self {
+        let range = min / 1.2..max * 1.2;
+        let powers = range.start.log10().floor() as i32..=range.end.log10().ceil() as i32;
+        let all = |factors: &[f64]| -> Vec<f64> {
+            let ticks =
+                powers.clone().flat_map(|power| factors.iter().map(move |factor| factor * 10.0_f64.powi(power)));
+            ticks.filter(|tick| range.contains(tick)).collect()
+        };
+        let fine = all(&[1.0, 2.0, 5.0]);
+        let ticks = if fine.len() > TICKS + 2 { all(&[1.0]) } else { fine };
+        let stride = ticks.len().div_ceil(TICKS + 2).max(1);
+        let ticks = ticks.into_iter().step_by(stride).map(|tick| (tick, trimmed(tick))).collect();
+        Self { title: title.into(), range, ticks, log: true }
+    }
+
+    /// Shares of a whole, written in percent.
+    pub(crate) fn share(title: &str) -> Self {
+        let full = Self::percent(title);
+        Self { range: -0.04..1.04, ..full }
+    }
+
     /// The values of a setting, each a tick; logarithmic where they span much.
     pub(crate) fn setting(title: &str, values: &[f64]) -> Self {
         let min = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -66,9 +88,15 @@ impl Axis {
             let room = 0.05 * (max - min).max(f64::MIN_POSITIVE);
             min - room..max + room
         };
-        let stride = values.len().div_ceil(TICKS + 2);
-        let ticks = values.iter().step_by(stride).map(|&value| (value, trimmed(value))).collect();
-        Self { title: title.into(), range, ticks, log }
+        let mut axis = Self { title: title.into(), range, ticks: Vec::new(), log };
+        let whole = axis.scaled(axis.range.end) - axis.scaled(axis.range.start);
+        for &value in values {
+            let room = |last: &(f64, String)| axis.scaled(value) - axis.scaled(last.0) >= whole / (TICKS + 2) as f64;
+            if axis.ticks.last().is_none_or(room) {
+                axis.ticks.push((value, trimmed(value)));
+            }
+        }
+        axis
     }
 
     fn scaled(&self, value: f64) -> f64 {
@@ -82,9 +110,15 @@ fn nice_step(least: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| *step >= least).unwrap_or(10.0 * power)
 }
 
-fn trimmed(value: f64) -> String {
+/// A setting as it is written in a config: few digits, and an exponent where zeros would hide them.
+pub(crate) fn trimmed(value: f64) -> String {
+    // Below that, a fixed number of digits would round values away.
+    const SMALL: f64 = 0.01;
     if value.fract() == 0.0 && value >= 0.0 {
         return format::whole(value as u64);
+    }
+    if value.abs() < SMALL {
+        return format!("{value:e}");
     }
     format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -149,6 +183,21 @@ mod tests {
         assert!(Axis::setting("", &[64.0, 128.0, 512.0]).log);
         assert!(!Axis::setting("", &[1.0, 2.0, 3.0]).log);
         assert!(!Axis::setting("", &[0.0, 100.0]).log);
+    }
+
+    #[test]
+    fn small_settings_keep_their_digits() {
+        assert_eq!(texts(&Axis::setting("", &[3e-4, 1e-3, 0.03])), ["3e-4", "1e-3", "0.03"]);
+    }
+
+    #[test]
+    fn a_logarithmic_axis_has_round_ticks_with_every_value_inside() {
+        assert_eq!(texts(&Axis::logarithmic("", 900.0, 12_000.0)), ["1,000", "2,000", "5,000", "10,000"]);
+        assert_eq!(
+            texts(&Axis::logarithmic("", 1e2, 1e7)),
+            ["100", "1,000", "10,000", "100,000", "1,000,000", "10,000,000"]
+        );
+        assert!(Axis::logarithmic("", 37_000.0, 37_000.0).range.contains(&37_000.0));
     }
 
     #[test]

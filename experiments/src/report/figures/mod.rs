@@ -1,8 +1,14 @@
 //! The figures of a report: what each shows, in words, as a table and as a drawing.
 
 mod axis;
+mod bins;
 mod curves;
+mod guide;
+mod heat;
+mod numbers;
 mod plot;
+mod raster;
+mod scatter;
 mod scores;
 mod style;
 
@@ -18,7 +24,9 @@ use super::read::Run;
 use super::sheet::{Column, Sheet};
 use axis::Axis;
 use curves::CurvePoint;
-use plot::{Plot, Series};
+use guide::Guide;
+use heat::Heat;
+use plot::{Plot, Series, UNIT, Words};
 use style::{Look, MAX_SERIES};
 
 /// A figure.
@@ -34,7 +42,14 @@ pub struct Figure {
     pub alt: String,
     /// The numbers it is drawn from.
     pub data: Sheet,
-    plot: Plot,
+    drawing: Drawing,
+}
+
+/// What is drawn.
+#[derive(Clone, Debug)]
+enum Drawing {
+    Plot(Plot),
+    Heat(Heat),
 }
 
 impl Figure {
@@ -43,9 +58,29 @@ impl Figure {
     /// # Errors
     /// If it cannot be drawn.
     pub fn svg(&self, theme: Theme, layout: Layout) -> Result<String, ReportError> {
-        self.plot
-            .svg(&self.title, &self.alt, theme, layout)
-            .map_err(|cause| ReportError::Draw { figure: self.id.clone(), cause })
+        let words = Words { title: &self.title, alt: &self.alt };
+        let svg = match &self.drawing {
+            Drawing::Plot(plot) => plot.svg(&words, theme, layout),
+            Drawing::Heat(heat) => heat.svg(&words, theme, layout),
+        };
+        svg.map_err(|cause| ReportError::Draw { figure: self.id.clone(), cause })
+    }
+    /// A standalone figure as PNG, two pixels to the pixel.
+    ///
+    /// # Errors
+    /// If it cannot be drawn.
+    pub fn png(&self) -> Result<Vec<u8>, ReportError> {
+        let svg = self.svg(Theme::Standalone, Layout::Wide)?;
+        raster::png(&svg, UNIT as u32).map_err(|cause| ReportError::Draw { figure: self.id.clone(), cause })
+    }
+
+    /// What is drawn, in full precision, for programs.
+    #[must_use]
+    pub fn numbers(&self) -> Sheet {
+        match &self.drawing {
+            Drawing::Plot(plot) => numbers::of_plot(plot),
+            Drawing::Heat(heat) => numbers::of_heat(heat),
+        }
     }
 }
 
@@ -62,8 +97,13 @@ pub(crate) fn figures(summaries: &[CaseSummary], runs: &[Run]) -> Vec<Figure> {
         let mut drawn: Vec<Figure> = Vec::new();
         drawn.extend(accuracy_curves(&cases, runs));
         drawn.extend(loss_curves(&cases, runs));
-        drawn.extend(scores::by_state(&cases));
+        drawn.extend(scatter::by_state(&cases));
+        drawn.extend(scatter::by_speed(&cases));
+        drawn.extend(scatter::by_attention(&cases, runs));
+        drawn.extend(scatter::by_axis(&cases));
         drawn.extend(scores::by_setting(&cases, runs));
+        drawn.extend(bins::by_evidence(&cases, runs));
+        drawn.extend(heat::depth_by_length(&cases, runs));
         if several {
             for figure in &mut drawn {
                 figure.id = format!("{}-{}", slug(name), figure.id);
@@ -116,10 +156,10 @@ pub(crate) fn slug(name: &str) -> String {
 }
 
 /// The level of a uniform guesser, where all cases share it.
-fn chance(cases: &[Styled]) -> Option<(f64, String)> {
+fn chance(cases: &[Styled]) -> Option<Guide> {
     let level = cases.first()?.case.chance.filter(|level| level.is_finite())?;
     let shared = cases.iter().all(|styled| styled.case.chance == Some(level));
-    shared.then(|| (level, format!("chance ({} %)", format::percent(level))))
+    shared.then(|| Guide::level(level, format!("chance ({} %)", format::percent(level))))
 }
 
 /// A sentence for the caption where not every case fits into a figure.
@@ -171,7 +211,7 @@ impl<'a> Curves<'a> {
             ..Series::default()
         });
         let series = series.collect();
-        Plot { x: Axis::from_zero("optimiser steps", self.last as f64), y, series, reference: None }
+        Plot { x: Axis::from_zero("optimiser steps", self.last as f64), y, series, guides: Vec::new() }
     }
 
     fn sheet(&self, text: fn(f64) -> String) -> Sheet {
@@ -212,7 +252,10 @@ fn accuracy_curves(cases: &[Styled], runs: &[Run]) -> Option<Figure> {
         ),
         alt: format!("Line chart of validation accuracy against optimiser steps: {ends}."),
         data: curves.sheet(format::percent),
-        plot: Plot { reference: chance(cases), ..curves.plot(Axis::percent("validation accuracy, %")) },
+        drawing: Drawing::Plot(Plot {
+            guides: chance(cases).into_iter().collect(),
+            ..curves.plot(Axis::percent("validation accuracy, %"))
+        }),
     })
 }
 
@@ -234,125 +277,9 @@ fn loss_curves(cases: &[Styled], runs: &[Run]) -> Option<Figure> {
         ),
         alt: format!("Line chart of training loss in nats against optimiser steps: {ends}."),
         data: curves.sheet(format::short),
-        plot: curves.plot(Axis::from_zero("training loss, nats per label", top)),
+        drawing: Drawing::Plot(curves.plot(Axis::from_zero("training loss, nats per label", top))),
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    use super::*;
-    use crate::report::gather::gather;
-    use crate::report::synthetic::{self, RunSpec};
-
-    fn drawn(specs: &[RunSpec]) -> Vec<Figure> {
-        let runs = synthetic::read(specs);
-        figures(&gather(&runs, &[]).0, &runs)
-    }
-
-    fn ids(figures: &[Figure]) -> Vec<&str> {
-        figures.iter().map(|figure| figure.id.as_str()).collect()
-    }
-
-    #[test]
-    fn a_comparison_on_one_slice_has_curves_and_the_state_figure() {
-        let figures = drawn(&synthetic::comparison(3));
-        assert_eq!(ids(&figures), ["validation-accuracy", "training-loss", "accuracy-by-state"]);
-        assert!(figures[0].alt.contains("% after 180 steps; mamba ends at "), "{}", figures[0].alt);
-        assert_eq!(figures[2].data.rows.len(), 3);
-    }
-
-    #[test]
-    fn settings_that_rise_together_share_one_figure() {
-        let slices = vec![(64.0, 4.0), (128.0, 8.0), (512.0, 32.0)];
-        let figures = drawn(&[RunSpec { slices, ..RunSpec::new("recall", "a", 0) }]);
-        assert_eq!(ids(&figures)[3..], ["accuracy-by-length"]);
-        assert_eq!(figures[3].plot.x.title, "length (with it pairs)");
-    }
-
-    #[test]
-    fn settings_that_vary_apart_have_a_figure_each_with_slices_pooled() {
-        let slices = vec![(64.0, 4.0), (64.0, 8.0), (128.0, 4.0), (128.0, 8.0)];
-        let figures = drawn(&[RunSpec { slices, toll: 0.5, ..RunSpec::new("recall", "a", 0) }]);
-        assert_eq!(ids(&figures)[3..], ["accuracy-by-length", "accuracy-by-pairs"]);
-        assert_eq!(figures[4].plot.series[0].means.len(), 2);
-        assert_eq!(figures[4].plot.series[0].means[0].1, figures[4].plot.series[0].means[1].1);
-    }
-
-    #[test]
-    fn intervals_over_a_setting_are_drawn_side_by_side_for_few_cases_and_not_for_many() {
-        let spec = |case: usize, seed| RunSpec {
-            slices: vec![(64.0, 4.0), (128.0, 4.0)],
-            ..RunSpec::new("recall", &format!("c{case}"), seed)
-        };
-        let cases = |count: usize| (0..count).flat_map(|case| [spec(case, 0), spec(case, 1)]).collect::<Vec<_>>();
-        let few = drawn(&cases(3)).remove(3);
-        assert_eq!(few.plot.series.iter().map(|series| series.aside).sum::<f64>(), 0.0);
-        assert!(few.plot.series[0].aside < 0.0 && few.plot.series[0].means[0].2.is_some());
-        let many = drawn(&cases(9)).remove(3);
-        assert!(many.plot.series.iter().all(|series| series.aside == 0.0 && series.means[0].2.is_none()));
-        assert!(many.data.rows[0][1].contains('±') && many.caption.contains("among the numbers"));
-    }
-
-    #[test]
-    fn a_sweep_over_sizes_joins_the_points_of_a_case() {
-        let spec = |case: &str, width: u64| RunSpec {
-            axes: [("model.d_model".to_owned(), Value::from(width))].into(),
-            state_bytes: width * 100,
-            ..RunSpec::new("recall", case, 0)
-        };
-        let figures = drawn(&[spec("a", 64), spec("a", 128), spec("b", 64), spec("b", 128)]);
-        let state = figures.iter().find(|figure| figure.id == "accuracy-by-state").unwrap();
-        let labels: Vec<&str> = state.plot.series.iter().map(|series| series.label.as_str()).collect();
-        assert_eq!(labels, ["a", "b"]);
-        assert_eq!(state.plot.series[0].line.len(), 2);
-    }
-
-    #[test]
-    fn in_a_sweep_a_case_keeps_its_look_over_all_figures() {
-        let spec = |case: &str, width: u64| RunSpec {
-            axes: [("model.d_model".to_owned(), Value::from(width))].into(),
-            ..RunSpec::new("recall", case, 0)
-        };
-        let figures = drawn(&[spec("a", 64), spec("a", 128), spec("b", 64), spec("b", 128)]);
-        let looks = |figure: &Figure| figure.plot.series.iter().map(|series| series.look).collect::<Vec<_>>();
-        let (curves, state) = (looks(&figures[0]), looks(&figures[2]));
-        assert_eq!([curves[0], curves[2]], [state[0], state[1]]);
-        assert_eq!(curves[0].colour(), curves[1].colour());
-        assert!(curves[0] != curves[1] && curves[0].colour() != curves[2].colour());
-    }
-
-    #[test]
-    fn each_experiment_has_figures_of_its_own() {
-        let figures = drawn(&[RunSpec::new("recall", "a", 0), RunSpec::new("copy <i>", "a", 0)]);
-        assert_eq!(ids(&figures)[0], "copy-i-validation-accuracy");
-        assert_eq!(ids(&figures)[3], "recall-validation-accuracy");
-    }
-
-    #[test]
-    fn more_cases_than_can_be_told_apart_are_cut_and_the_caption_says_so() {
-        let cases: Vec<RunSpec> = (0..20).map(|case| RunSpec::new("recall", &format!("c{case:02}"), 0)).collect();
-        let figures = drawn(&cases);
-        assert_eq!(figures[0].plot.series.len(), MAX_SERIES);
-        assert!(figures[0].caption.contains("first 14 of 20 cases"), "{}", figures[0].caption);
-        assert!(figures[2].plot.series.len() <= MAX_SERIES);
-    }
-
-    #[test]
-    fn every_figure_can_be_drawn_in_every_form() {
-        for figure in drawn(&synthetic::comparison(2)) {
-            for theme in [Theme::Embedded, Theme::Standalone] {
-                for layout in [Layout::Wide, Layout::Narrow] {
-                    assert!(figure.svg(theme, layout).unwrap().trim_end().ends_with("</svg>"));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn chance_is_drawn_only_where_all_cases_share_it() {
-        let figures = drawn(&synthetic::comparison(1));
-        assert_eq!(figures[0].plot.reference.as_ref().unwrap().1, "chance (0.4 %)");
-    }
-}
+mod tests;

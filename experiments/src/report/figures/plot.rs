@@ -10,17 +10,18 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, IntoFont, RGBColor, TRANSPARENT, TextStyle};
 
 use super::axis::Axis;
-use super::style::{Look, NEUTRAL, NEUTRAL_DASHED, Theme, themed};
+use super::guide::Guide;
+use super::style::{Look, NEUTRAL, Theme, themed};
 use crate::report::stats::Interval;
 
 /// Drawing units to the pixel: Plotters rounds coordinates to whole units, which would show as steps in a curve.
-const UNIT: i32 = 10;
+pub(crate) const UNIT: i32 = 10;
 
 /// Plotters writes a font size divided by this.
 const FONT_SCALE: f64 = 1.24;
 
 /// Size of the text, in pixels.
-const TEXT: f64 = 13.0;
+pub(crate) const TEXT: f64 = 13.0;
 
 /// Height of a line of the legend, in pixels.
 const LEGEND_LINE: i32 = 22;
@@ -29,7 +30,7 @@ const LEGEND_LINE: i32 = 22;
 const SAMPLE: i32 = 38;
 
 /// Width of an average character, as a share of the text's size.
-const CHARACTER: f64 = 0.56;
+pub(crate) const CHARACTER: f64 = 0.56;
 
 /// Radius of a marker, in drawing units.
 const MARKER: i32 = 42;
@@ -52,8 +53,8 @@ pub(crate) struct Plot {
     pub(crate) x: Axis,
     pub(crate) y: Axis,
     pub(crate) series: Vec<Series>,
-    /// A level to compare with, and its name.
-    pub(crate) reference: Option<(f64, String)>,
+    /// Levels, places and lines to compare with.
+    pub(crate) guides: Vec<Guide>,
 }
 
 /// One case in a figure.
@@ -72,9 +73,9 @@ pub(crate) struct Series {
     pub(crate) aside: f64,
 }
 
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
+pub(crate) type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 /// Sizes of a figure, in pixels.
 struct Frame {
@@ -96,8 +97,7 @@ impl Frame {
         const AXIS_TITLE: i32 = 26;
         const BELOW: i32 = 52;
         let title = if titled { 30 } else { 0 };
-        let entries = plot.series.len() as i32 + i32::from(plot.reference.is_some());
-        let legend = entries * LEGEND_LINE;
+        let legend = plot.labels().count() as i32 * LEGEND_LINE;
         let longest = plot.labels().map(|label| label.chars().count()).max().unwrap_or(0);
         match layout {
             Layout::Wide => {
@@ -124,26 +124,14 @@ impl Frame {
 
 impl Plot {
     fn labels(&self) -> impl Iterator<Item = &str> {
-        let reference = self.reference.iter().map(|(_, label)| label.as_str());
-        self.series.iter().map(|series| series.label.as_str()).chain(reference)
+        let guides = self.guides.iter().map(|guide| guide.label.as_str());
+        self.series.iter().map(|series| series.label.as_str()).chain(guides)
     }
 
-    /// The figure as SVG. `title` is drawn where the figure stands alone; `alt` is read out instead of it.
-    pub(crate) fn svg(&self, title: &str, alt: &str, theme: Theme, layout: Layout) -> Result<String, String> {
-        let titled = theme == Theme::Standalone;
-        let frame = Frame::of(self, layout, titled);
-        let mut svg = String::new();
-        {
-            let size = ((frame.width * UNIT) as u32, (frame.height * UNIT) as u32);
-            let canvas = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-            if titled {
-                let style = text_style(TEXT + 2.0, HPos::Left, VPos::Center).with_bold();
-                canvas.draw_text(title, &style.style, px((8, 16))).map_err(|cause| cause.to_string())?;
-            }
-            self.draw(&canvas, &frame).map_err(|cause| cause.to_string())?;
-            canvas.present().map_err(|cause| cause.to_string())?;
-        }
-        Ok(finish(&svg, &frame, alt, theme))
+    /// The figure as SVG.
+    pub(crate) fn svg(&self, words: &Words, theme: Theme, layout: Layout) -> Result<String, String> {
+        let frame = Frame::of(self, layout, theme == Theme::Standalone);
+        drawing((frame.width, frame.height), words, theme, |canvas| self.draw(canvas, &frame))
     }
 
     fn draw(&self, canvas: &Canvas, frame: &Frame) -> Drawn {
@@ -166,9 +154,8 @@ impl Plot {
             .draw()?;
         let style = text_style(TEXT, HPos::Left, VPos::Center).style;
         canvas.draw_text(&self.y.title, &style, px((8, frame.top - 15)))?;
-        if let Some((level, _)) = &self.reference {
-            let ends = [self.x.range.start, self.x.range.end].map(|x| chart.backend_coord(&(x, *level)));
-            canvas.draw(&PathElement::new(ends.to_vec(), NEUTRAL_DASHED.mix(0.7).stroke_width(UNIT as u32)))?;
+        for guide in &self.guides {
+            guide.draw(canvas, &chart)?;
         }
         // Bands lie over each other: the more there are, the fainter each.
         let opacity = if self.series.len() > 5 { 0.1 } else { 0.2 };
@@ -186,16 +173,18 @@ impl Plot {
         let style = text_style(TEXT, HPos::Left, VPos::Center).style;
         for (index, label) in self.labels().enumerate() {
             let y = top + LEGEND_LINE / 2 + LEGEND_LINE * index as i32;
-            let ends = vec![px((left, y)), px((left + SAMPLE - 8, y))];
             match self.series.get(index) {
                 Some(series) => {
                     if series.line.len() > 1 {
+                        let ends = vec![px((left, y)), px((left + SAMPLE - 8, y))];
                         canvas.draw(&line(ends, series.look.dashed()))?;
                     }
                     let centre = px((left + (SAMPLE - 8) / 2, y));
                     canvas.draw(&Polygon::new(series.look.marker(centre, MARKER), series.look.colour().filled()))?;
                 }
-                None => canvas.draw(&PathElement::new(ends, NEUTRAL_DASHED.mix(0.7).stroke_width(UNIT as u32)))?,
+                None => {
+                    self.guides[index - self.series.len()].draw_sample(canvas, px((left, y)), (SAMPLE - 8) * UNIT)?;
+                }
             }
             canvas.draw_text(&shortened(label, frame.characters), &style, px((left + SAMPLE, y)))?;
         }
@@ -267,29 +256,29 @@ fn line(points: Vec<(i32, i32)>, colour: RGBColor) -> PathElement<(i32, i32)> {
     PathElement::new(points, colour.stroke_width(20))
 }
 
-fn px((x, y): (i32, i32)) -> (i32, i32) {
+pub(crate) fn px((x, y): (i32, i32)) -> (i32, i32) {
     (x * UNIT, y * UNIT)
 }
 
 /// A text style under construction.
-struct Text {
-    style: TextStyle<'static>,
+pub(crate) struct Text {
+    pub(crate) style: TextStyle<'static>,
 }
 
 impl Text {
-    fn with_bold(self) -> Self {
+    pub(crate) fn with_bold(self) -> Self {
         let font = self.style.font.style(plotters::style::FontStyle::Bold);
         Self { style: TextStyle { font, ..self.style } }
     }
 }
 
-fn text_style(size: f64, horizontal: HPos, vertical: VPos) -> Text {
+pub(crate) fn text_style(size: f64, horizontal: HPos, vertical: VPos) -> Text {
     let font = ("sans-serif", size * FONT_SCALE * f64::from(UNIT)).into_font();
     Text { style: TextStyle::from(font).color(&NEUTRAL).pos(Pos::new(horizontal, vertical)) }
 }
 
 /// The text, with its middle left out where it is longer than `characters`.
-fn shortened(text: &str, characters: usize) -> String {
+pub(crate) fn shortened(text: &str, characters: usize) -> String {
     let count = text.chars().count();
     if count <= characters {
         return text.to_owned();
@@ -300,9 +289,37 @@ fn shortened(text: &str, characters: usize) -> String {
     format!("{head}…{tail}")
 }
 
+/// What is written about a figure.
+pub(crate) struct Words<'a> {
+    /// Drawn where the figure stands alone.
+    pub(crate) title: &'a str,
+    /// Read out instead of the figure.
+    pub(crate) alt: &'a str,
+}
+
+/// A drawing of a size in pixels as SVG.
+pub(crate) fn drawing(
+    size: (i32, i32),
+    words: &Words,
+    theme: Theme,
+    draw: impl FnOnce(&Canvas) -> Drawn,
+) -> Result<String, String> {
+    let mut svg = String::new();
+    {
+        let canvas = SVGBackend::with_string(&mut svg, ((size.0 * UNIT) as u32, (size.1 * UNIT) as u32));
+        let canvas = canvas.into_drawing_area();
+        if theme == Theme::Standalone {
+            let style = text_style(TEXT + 2.0, HPos::Left, VPos::Center).with_bold();
+            canvas.draw_text(words.title, &style.style, px((8, 16))).map_err(|cause| cause.to_string())?;
+        }
+        draw(&canvas).map_err(|cause| cause.to_string())?;
+        canvas.present().map_err(|cause| cause.to_string())?;
+    }
+    Ok(finish(&svg, size, words.alt, theme))
+}
+
 /// Gives the drawing its root element, theme, and background.
-fn finish(svg: &str, frame: &Frame, alt: &str, theme: Theme) -> String {
-    let (width, height) = (frame.width, frame.height);
+fn finish(svg: &str, (width, height): (i32, i32), alt: &str, theme: Theme) -> String {
     let body = svg.split_once('>').map_or("", |(_, body)| body);
     let body = themed(body, theme, UNIT as u32);
     let view = format!("viewBox=\"0 0 {} {}\" stroke-linejoin=\"round\" role=\"img\"", width * UNIT, height * UNIT);
@@ -342,13 +359,15 @@ mod tests {
             x: Axis::from_zero("step", 100.0),
             y: Axis::percent("accuracy, %"),
             series: vec![series],
-            reference: Some((0.1, "chance".into())),
+            guides: vec![Guide::level(0.1, "chance".into())],
         }
     }
 
     #[test]
     fn a_standalone_figure_is_a_document_with_a_white_background() {
-        let svg = plot("hybrid").svg("Title", "what it shows", Theme::Standalone, Layout::Wide).unwrap();
+        let svg = plot("hybrid")
+            .svg(&Words { title: "Title", alt: "what it shows" }, Theme::Standalone, Layout::Wide)
+            .unwrap();
         assert!(svg.starts_with("<svg xmlns=") && svg.trim_end().ends_with("</svg>"));
         assert!(
             svg.contains("fill=\"#ffffff\"") && svg.contains("<title>what it shows</title>") && svg.contains("Title")
@@ -358,7 +377,9 @@ mod tests {
 
     #[test]
     fn an_embedded_figure_names_no_address_font_or_background() {
-        let svg = plot("hybrid").svg("Title", "what it shows", Theme::Embedded, Layout::Narrow).unwrap();
+        let svg = plot("hybrid")
+            .svg(&Words { title: "Title", alt: "what it shows" }, Theme::Embedded, Layout::Narrow)
+            .unwrap();
         assert!(svg.contains("currentColor") && svg.contains("aria-label=\"what it shows\""));
         assert!(!svg.contains("http") && !svg.contains("font-family") && !svg.contains("#ffffff"));
     }
@@ -366,14 +387,14 @@ mod tests {
     #[test]
     fn no_key_colour_is_left_in_a_figure() {
         for theme in [Theme::Embedded, Theme::Standalone] {
-            let svg = plot("hybrid").svg("", "", theme, Layout::Wide).unwrap();
+            let svg = plot("hybrid").svg(&Words { title: "", alt: "" }, theme, Layout::Wide).unwrap();
             assert!(!["\"#0000", "\"#0001", "\"#0002"].iter().any(|key| svg.contains(key)), "{svg}");
         }
     }
 
     #[test]
     fn markup_in_a_label_is_escaped() {
-        let svg = plot("<b>&").svg("<i>", "\"<u>\"", Theme::Standalone, Layout::Wide).unwrap();
+        let svg = plot("<b>&").svg(&Words { title: "<i>", alt: "\"<u>\"" }, Theme::Standalone, Layout::Wide).unwrap();
         assert!(!svg.contains("<b>") && !svg.contains("<i>") && !svg.contains("<u>"), "{svg}");
     }
 
@@ -393,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_figure_without_series_can_be_drawn() {
-        let empty = Plot { series: Vec::new(), reference: None, ..plot("") };
-        assert!(empty.svg("", "", Theme::Embedded, Layout::Wide).is_ok());
+        let empty = Plot { series: Vec::new(), guides: Vec::new(), ..plot("") };
+        assert!(empty.svg(&Words { title: "", alt: "" }, Theme::Embedded, Layout::Wide).is_ok());
     }
 }

@@ -1,13 +1,14 @@
-//! Figures of test scores: against the size of the state, and against what the slices differ in.
+//! Figures of test scores against what the slices differ in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::axis::Axis;
+use super::axis::{Axis, trimmed};
+use super::guide::{Guide, Shape};
 use super::plot::{Plot, Series};
 use super::style::{Look, MAX_SERIES};
-use super::{Figure, Styled};
+use super::{Drawing, Figure, Styled};
 use crate::report::format;
-use crate::report::gather::{CaseSummary, Score, SliceSummary};
+use crate::report::gather::{CaseSummary, SliceSummary};
 use crate::report::read::{Run, pooled};
 use crate::report::sheet::{Column, Sheet};
 use crate::report::stats::{Interval, mean, t_interval};
@@ -19,89 +20,6 @@ const INTERVALS: usize = 6;
 
 /// Distance between means at a shared place, in pixels.
 const APART: f64 = 4.0;
-
-/// Test accuracy against the bytes of state a sequence needs; `None` where no case has both.
-pub(crate) fn by_state(cases: &[Styled]) -> Option<Figure> {
-    let scored: Vec<&Styled> =
-        cases.iter().filter(|styled| styled.case.state_bytes > 0 && styled.case.accuracy.mean.is_some()).collect();
-    let sizes = || scored.iter().map(|styled| styled.case.state_bytes as f64);
-    let (min, max) = (sizes().reduce(f64::min)?, sizes().reduce(f64::max)?);
-    let lengths: BTreeSet<u64> = scored.iter().map(|styled| styled.case.state_length).collect();
-    let at = match lengths.first() {
-        Some(length) if lengths.len() == 1 => format!(" at length {}", format::whole(*length)),
-        _ => String::new(),
-    };
-    let mut series = families(&scored);
-    let left_out = super::left_out(series.len());
-    series.truncate(MAX_SERIES);
-    let points: Vec<String> = scored.iter().map(|styled| state_in_words(styled.case)).collect();
-    Some(Figure {
-        id: "accuracy-by-state".into(),
-        title: "Test accuracy against size of the state".into(),
-        caption: format!(
-            "Small dots: single seeds. Large markers: their means, with the 95 % t interval over seeds (drawn within 0 to \
-             100 %).{left_out}"
-        ),
-        alt: format!("Scatter plot of test accuracy against state bytes: {}.", points.join("; ")),
-        data: state_sheet(&scored),
-        plot: Plot {
-            x: Axis::bytes(&format!("state of one sequence while decoding{at}, f32 (log scale)"), min, max),
-            y: Axis::percent("test accuracy, %"),
-            reference: super::chance(cases),
-            series,
-        },
-    })
-}
-
-fn state_in_words(case: &CaseSummary) -> String {
-    let accuracy = format::or_none(case.accuracy.mean, format::percent);
-    format!("{} {accuracy} % with {}", case.label, format::bytes(case.state_bytes as f64))
-}
-
-fn state_sheet(scored: &[&Styled]) -> Sheet {
-    let row = |styled: &&Styled| {
-        let Score { mean, interval, by_seed, .. } = &styled.case.accuracy;
-        let interval = interval.map(|interval| [interval.low, interval.high].map(format::percent).join(" to "));
-        let seeds: Vec<String> = by_seed.values().map(|value| format::percent(*value)).collect();
-        vec![
-            styled.case.label.clone(),
-            format::whole(styled.case.state_bytes),
-            format::or_none(*mean, format::percent),
-            format::or_none(interval, |text| text),
-            seeds.join(", "),
-        ]
-    };
-    let numbers = ["state, bytes", "mean, %", "95 % interval, %", "single seeds, %"].map(Column::number);
-    Sheet {
-        columns: [Column::text("case")].into_iter().chain(numbers).collect(),
-        rows: scored.iter().map(row).collect(),
-    }
-}
-
-/// One series for each family, with a line through its sizes, or for each case that has none.
-fn families(cases: &[&Styled]) -> Vec<Series> {
-    let mut series: Vec<Series> = Vec::new();
-    for styled in cases {
-        let (label, look) = match &styled.family {
-            Some((label, look)) => (label, *look),
-            None => (&styled.case.label, styled.look),
-        };
-        let place = series.iter().position(|known| known.label == *label).unwrap_or_else(|| {
-            series.push(Series { label: label.clone(), look, ..Series::default() });
-            series.len() - 1
-        });
-        let size = styled.case.state_bytes as f64;
-        let Some(mean) = styled.case.accuracy.mean else { continue };
-        let drawn = &mut series[place];
-        drawn.dots.extend(styled.case.accuracy.by_seed.values().map(|value| (size, *value)));
-        drawn.means.push((size, mean, styled.case.accuracy.interval));
-        drawn.line.push((size, mean));
-    }
-    for drawn in &mut series {
-        drawn.line.sort_by(|a, b| a.0.total_cmp(&b.0));
-    }
-    series
-}
 
 /// Test accuracy against each setting that the slices differ in: length, pairs, …
 ///
@@ -161,14 +79,7 @@ fn setting_figure(cases: &[Styled], runs: &[Run], slices: &[&SliceSummary], keys
             series.push(setting_series(&case.label, *look, &values, &scores));
         }
     }
-    let intervals = if series.len() > INTERVALS {
-        series.iter_mut().flat_map(|series| &mut series.means).for_each(|mean| mean.2 = None);
-        "The 95 % t intervals are among the numbers."
-    } else {
-        let middle = (series.len() as f64 - 1.0) / 2.0;
-        series.iter_mut().enumerate().for_each(|(place, series)| series.aside = (place as f64 - middle) * APART);
-        "Bars: 95 % t intervals (drawn within 0 to 100 %). Cases are set side by side."
-    };
+    let intervals = side_by_side(&mut series);
     let together = if keys.len() > 1 { format!(" (with it {})", keys[1..].join(", ")) } else { String::new() };
     let readings: Vec<String> =
         data.rows.iter().map(|row| format!("{} from {} to {} %", row[0], row[1], row[row.len() - 1])).collect();
@@ -180,14 +91,59 @@ fn setting_figure(cases: &[Styled], runs: &[Run], slices: &[&SliceSummary], keys
             super::left_out(cases.len())
         ),
         alt: format!("Line chart of test accuracy against {key}: {}.", readings.join("; ")),
-        plot: Plot {
+        drawing: Drawing::Plot(Plot {
             x: Axis::setting(&format!("{key}{together}"), &values),
             y: Axis::percent("test accuracy, %"),
             series,
-            reference: super::chance(cases),
-        },
+            guides: guides(cases, runs, slices, key, &values),
+        }),
         data,
     })
+}
+
+/// Sets means at shared places side by side, or leaves their intervals out where there are too many; tells which.
+pub(crate) fn side_by_side(series: &mut [Series]) -> &'static str {
+    if series.len() > INTERVALS {
+        series.iter_mut().flat_map(|series| &mut series.means).for_each(|mean| mean.2 = None);
+        return "The 95 % t intervals are among the numbers.";
+    }
+    let middle = (series.len() as f64 - 1.0) / 2.0;
+    series.iter_mut().enumerate().for_each(|(place, series)| series.aside = (place as f64 - middle) * APART);
+    "Bars: 95 % t intervals (drawn within 0 to 100 %). Cases are set side by side."
+}
+
+/// The level of a uniform guesser, which may change with the setting, and the values trained on where others are tested.
+fn guides(cases: &[Styled], runs: &[Run], slices: &[&SliceSummary], key: &str, values: &[f64]) -> Vec<Guide> {
+    let level = |value: &f64| {
+        let chances: Vec<f64> =
+            slices.iter().filter(|slice| slice.keys.get(key) == Some(value)).map(|slice| slice.chance).collect();
+        Some((*value, mean(&chances).filter(|chance| chance.is_finite())?))
+    };
+    let levels: Vec<(f64, f64)> = values.iter().filter_map(level).collect();
+    let mut guides: Vec<Guide> = match super::chance(cases) {
+        Some(shared) if levels.windows(2).all(|pair| pair[0].1 == pair[1].1) => vec![shared],
+        _ if levels.len() > 1 => vec![Guide { label: "chance".into(), shape: Shape::Path(levels) }],
+        _ => Vec::new(),
+    };
+    let trained: Vec<&[f64]> = cases
+        .iter()
+        .flat_map(|styled| &styled.case.runs)
+        .filter_map(|&run| runs[run].setup.trained.get(key).map(Vec::as_slice))
+        .collect();
+    let shared = trained.first().filter(|first| trained.iter().all(|other| other == *first));
+    if let Some(trained) = shared.filter(|trained| values.iter().any(|value| !trained.contains(value))) {
+        let label = format!("trained on {key} {}", listed(trained));
+        guides.push(Guide { label, shape: Shape::Uprights(trained.to_vec()) });
+    }
+    guides
+}
+
+/// A few numbers, or the first and the last of many.
+fn listed(values: &[f64]) -> String {
+    match values {
+        [first, .., last] if values.len() > 3 => format!("{} … {}", trimmed(*first), trimmed(*last)),
+        _ => values.iter().map(|value| trimmed(*value)).collect::<Vec<_>>().join(", "),
+    }
 }
 
 /// Accuracy of each run of a case on the slices with `key` at `value`.

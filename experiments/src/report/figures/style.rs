@@ -36,6 +36,9 @@ pub(crate) const NEUTRAL: RGBColor = RGBColor(0, 0, 1);
 /// The neutral colour, drawn with short dashes.
 pub(crate) const NEUTRAL_DASHED: RGBColor = RGBColor(0, 0, 2);
 
+/// The neutral colour, dotted.
+pub(crate) const NEUTRAL_DOTTED: RGBColor = RGBColor(0, 0, 3);
+
 /// How a series is told from the others: by colour, by dashes and by marker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Look {
@@ -132,6 +135,7 @@ pub(crate) fn themed(svg: &str, theme: Theme, unit: u32) -> String {
     };
     let mut themed = svg.replace(&quoted(NEUTRAL), &format!("\"{text}\""));
     themed = themed.replace(&quoted(NEUTRAL_DASHED), &format!("\"{text}\"{}", dash(&[4, 4])));
+    themed = themed.replace(&quoted(NEUTRAL_DOTTED), &format!("\"{text}\"{}", dash(&[1, 3])));
     for (colour, fixed) in COLOURS.into_iter().enumerate() {
         let drawn = if fixed == TEXT { text } else { fixed };
         let look = Look { colour, ..Look::default() };
