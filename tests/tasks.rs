@@ -1,8 +1,12 @@
 //! The reference page of the tasks, and what the program says of them.
 
+use std::collections::BTreeSet;
 use std::fs;
 
+use experiments::config::load;
+use experiments::run::build_task;
 use experiments::{Registry, task_page};
+use heddle_tasks::content_hash;
 
 use crate::harness::{Bench, result_without_timing, root};
 
@@ -112,4 +116,25 @@ fn a_curriculum_has_a_weight_for_every_slice() {
     let config = bench.write("run.toml", "train.curriculum = [{steps = 5, weights = [1.0, 2.0]}]\n");
     let said = bench.fail(2, &["run", config.to_str().unwrap()]);
     assert!(said.contains("a stage has 2 weights, the task 1 train slices"), "{said}");
+}
+
+#[test]
+fn the_mad_configs_plan_its_66_settings() {
+    let registry = Registry::default();
+    let settings = heddle_tasks::mad::settings();
+    let expected: BTreeSet<String> = settings
+        .iter()
+        .map(|setting| content_hash(&*registry.tasks.build(setting.kind, &setting.settings).unwrap(), 0))
+        .collect();
+    let mut planned = BTreeSet::new();
+    for kind in settings.iter().map(|setting| setting.kind).collect::<BTreeSet<_>>() {
+        let path = root().join(format!("configs/mad/{kind}.toml"));
+        for run in load(&path, &["sweep.seeds=[0]".into()], &registry.kinds()).unwrap().expand() {
+            planned.insert(content_hash(&*build_task(&run.config, &registry).unwrap(), 0));
+            // 200 epochs, whatever the number of examples.
+            let examples = run.config.task["train"][0]["examples"].as_u64().unwrap();
+            assert_eq!(run.config.train.steps, 200 * examples / 128, "{kind}: {:?}", run.axes);
+        }
+    }
+    assert_eq!(planned, expected);
 }

@@ -23,6 +23,7 @@ use crate::run::{Finished, RunError, RunOptions, run};
 use crate::runs_verbs::{self, RunsError, RunsVerb};
 use crate::slurm::SlurmError;
 use crate::sweep_verb::{self, SweepArgs};
+use crate::task_mad::{self, MadArgs};
 use crate::task_sample::{self, SampleArgs, SampleError};
 use crate::task_stats::{self, StatsArgs};
 use crate::task_verbs;
@@ -200,6 +201,9 @@ enum TaskVerb {
     /// Count what examples hold: labels, distances, tokens
     #[command(after_help = "Example: heddle task stats mqar --set 'train=[{length=256, pairs=64}]'")]
     Stats(StatsArgs),
+    /// List the 66 settings of mechanistic architecture design (arXiv:2403.17844), or score the runs on them
+    #[command(after_help = "Examples:\n  heddle task mad\n  heddle task mad runs/mad-*")]
+    Mad(MadArgs),
 }
 
 /// Runs the program with what `registry` knows, on the process's arguments.
@@ -256,6 +260,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
                 TaskVerb::Show { task, overrides, .. } => task_verbs::show(&task, &overrides, registry, out)?,
                 TaskVerb::Sample(args) => task_sample::sample(&args, registry, out)?,
                 TaskVerb::Stats(args) => task_stats::stats(&args, registry, out)?,
+                TaskVerb::Mad(args) => task_mad::execute(&args, registry, out)?,
             }
             Ok(ExitCode::SUCCESS)
         }

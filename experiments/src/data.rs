@@ -77,8 +77,9 @@ impl<'a> Batches<'a> {
         let Batch { length, tokens, labels, .. } = &self.buffer;
         let row_of = |row: usize| &tokens[row * length + columns.start..row * length + columns.end];
         let tokens: Vec<i32> = rows.clone().flat_map(row_of).copied().collect();
-        let inside =
-            |label: &&BatchLabel| rows.contains(&(label.row as usize)) && columns.contains(&(label.label.position as usize));
+        let inside = |label: &&BatchLabel| {
+            rows.contains(&(label.row as usize)) && columns.contains(&(label.label.position as usize))
+        };
         let labels: Vec<&BatchLabel> = labels.iter().filter(inside).collect();
         let at = |label: &&BatchLabel| {
             ((label.row as usize - rows.start) * l + label.label.position as usize - columns.start) as i32

@@ -49,6 +49,7 @@ pub mod slurm;
 pub mod sweep;
 pub mod sweep_record;
 mod sweep_verb;
+mod task_mad;
 mod task_sample;
 mod task_stats;
 mod task_verbs;

@@ -65,16 +65,16 @@ impl Choice {
 /// use experiments::select::select;
 /// # use experiments::result::{RunResult, SliceScore, Stop, Timing};
 /// # let run = |seed: u64, lr: f64, accuracy: f64| RunResult {
-/// #     version: "0".into(), name: "recall".into(), case: "mamba".into(), seed,
+/// #     version: "0".into(), commit: None, burn: None, name: "recall".into(), case: "mamba".into(), seed,
 /// #     axes: BTreeMap::from([("train.lr".to_owned(), lr.into())]),
 /// #     config_hash: String::new(), data_hash: String::new(), device: "cpu".into(), parameters: 1, state_bytes: 1,
-/// #     state_length: 1, steps: 1, best_step: 1, steps_to_target: None, stop: Stop::Steps, tokens: 1,
+/// #     state_length: 1, steps: 1, best_step: 1, steps_to_target: None, tokens_to_target: None, stop: Stop::Steps, tokens: 1,
 /// #     validation: vec![SliceScore {
 /// #         slice: "all".into(), keys: BTreeMap::new(), examples: 1, labels: 1, correct: 1, whole: 1, accuracy,
 /// #         loss: 1.0 - accuracy, chance: 0.5, by_distance: vec![], by_depth: vec![],
 /// #     }],
 /// #     test: vec![],
-/// #     timing: Timing { train_seconds: 0.0, total_seconds: 0.0, tokens_per_second: 0.0, overhead: 0.0 },
+/// #     timing: Timing::default(),
 /// # };
 /// // Two seeds at each of three learning rates.
 /// let runs = [run(0, 1e-4, 0.2), run(1, 1e-4, 0.3), run(0, 1e-3, 0.9), run(1, 1e-3, 0.8), run(0, 1e-2, 0.9), run(1, 1e-2, 0.1)];
