@@ -242,7 +242,7 @@ fn the_schema_knows_sweeps_and_bases_as_the_loader_does() {
 #[test]
 fn the_schema_describes_what_the_documentation_describes() {
     let schema = json_schema(&Registry::default().kinds());
-    for table in ["train", "eval", "model"] {
+    for table in ["train", "eval", "model", "slurm"] {
         for (key, setting) in schema["properties"][table]["properties"].as_object().unwrap() {
             assert!(setting["description"].as_str().is_some_and(|text| text.len() > 3), "{table}.{key}: {setting}");
         }

@@ -74,6 +74,20 @@ fn a_setting_that_no_block_can_have_is_drawn() {
 }
 
 #[test]
+fn what_training_cannot_combine_is_refused_with_the_remedy() {
+    let train = |settings: &str| SMALL.replace("[train]", &format!("[train]\n{settings}"));
+    let both_ways = SMALL.replace("heads = 2", "heads = 2\ncausal = false").replace("[train]", "[train]\nchunk = 8");
+    assert_contains(&complaint(&both_ways, &[]), &["train.chunk", "`attention` is not causal", "use 0"]);
+    assert_contains(&complaint(&train("accumulate = 3"), &[]), &["train.accumulate", "divisor of `train.batch` (8)"]);
+    let by_layer = train("chunk = 8\ngradient_checkpointing = true");
+    assert_contains(&complaint(&by_layer, &[]), &["train.gradient_checkpointing", "`train.chunk` is not 0"]);
+    let endless = SMALL.replace("steps = 60", "steps = 0");
+    assert_contains(&complaint(&endless, &[]), &["train.steps", "train.tokens", "train.minutes"]);
+    let monitor = SMALL.replace("[eval]", "[eval]\nmonitor = [{ length = 16, pears = 2 }]");
+    assert_contains(&complaint(&monitor, &[]), &["eval.monitor", "pears", "`pairs`"]);
+}
+
+#[test]
 fn an_unknown_device_is_refused_with_the_known_ones() {
     assert_contains(&complaint(SMALL, &["--device", "tpu"]), &["device", "tpu", "cpu", "ndarray"]);
 }

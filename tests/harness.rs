@@ -112,10 +112,34 @@ pub(crate) fn result_without_timing(run: &Path) -> Value {
     result
 }
 
-/// The parameters, moments and best parameters that a run ended with, as bits.
-pub(crate) fn last_tensors(run: &Path) -> [Vec<(String, Vec<u8>)>; 3] {
+/// The parameters, moments, best and averaged parameters that a run ended with, as bits.
+pub(crate) fn last_tensors(run: &Path) -> [Vec<(String, Vec<u8>)>; 4] {
     let (checkpoint, warnings) = restore(&run.join("checkpoint")).unwrap().expect("the run has a checkpoint");
     assert_eq!(warnings, Vec::<String>::new());
     let bits = |tensors: Tensors| tensors.into_iter().map(|(name, data)| (name, data.as_bytes().to_vec())).collect();
-    [bits(checkpoint.model), bits(checkpoint.moments), bits(checkpoint.best)]
+    [checkpoint.model, checkpoint.moments, checkpoint.best, checkpoint.average].map(bits)
+}
+
+/// The rows of a run's metrics.
+pub(crate) fn metrics(run: &Path) -> Vec<Value> {
+    let rows = fs::read_to_string(run.join("metrics.jsonl")).expect("the run has metrics");
+    rows.lines().map(|line| serde_json::from_str(line).expect("no row is half-written")).collect()
+}
+
+/// Whether two executions of a config left the same bits behind, the clock aside.
+pub(crate) fn assert_same(a: &Path, b: &Path) {
+    assert_eq!(result_without_timing(a), result_without_timing(b));
+    assert!(last_tensors(a) == last_tensors(b), "the parameters differ");
+    let timeless = |run| {
+        let mut rows = metrics(run);
+        rows.iter_mut().for_each(|row| drop(row.as_object_mut().unwrap().remove("tokens_per_second")));
+        rows
+    };
+    assert_eq!(timeless(a), timeless(b));
+    let checkpoints = |run: &Path| {
+        let files = fs::read_dir(run.join("checkpoint")).unwrap();
+        files.map(|file| file.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    // A checkpoint's name holds the hash of its content.
+    assert_eq!(checkpoints(a), checkpoints(b));
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use experiments::checkpoint::restore;
 
+use crate::harness::assert_same;
 use crate::harness::{Bench, SMALL, text};
-use crate::resume::{assert_same, longer};
+use crate::resume::longer;
 
 /// The exit code of what was interrupted.
 const INTERRUPTED: i32 = 130;

@@ -98,6 +98,55 @@ fn only_experiments_read_files_clocks_arguments_or_environment() {
     }
 }
 
+/// The line and name of every public type of a file whose docs have no example that runs.
+///
+/// What is `pub` is reachable: the compiler refuses the word elsewhere (`unreachable_pub`).
+fn types_without_example(text: &str) -> Vec<(usize, &str)> {
+    let (mut found, mut runs, mut inside) = (vec![], false, false);
+    for (index, line) in text.lines().enumerate() {
+        if let Some(doc) = line.strip_prefix("///") {
+            let fence = doc.trim().strip_prefix("```");
+            runs |= !inside && fence == Some("");
+            inside ^= fence.is_some();
+            continue;
+        }
+        let declared = ["pub struct ", "pub enum ", "pub trait "].iter().find_map(|word| line.strip_prefix(word));
+        if let (Some(name), false) = (declared, runs) {
+            found.push((index + 1, name.split(|c: char| !c.is_alphanumeric()).next().unwrap()));
+        }
+        // Attributes stand between docs and type.
+        if line.is_empty() || line.starts_with(char::is_alphabetic) {
+            (runs, inside) = (false, false);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_public_type_of_the_blocks_has_an_example() {
+    let mut missing = String::new();
+    for name in ["heddle-kernels", "heddle-attention", "heddle-ssm", "heddle-hybrid"] {
+        let folder = root().join("crates").join(name).join("src");
+        for (path, text) in files("rs").into_iter().filter(|(path, _)| path.starts_with(&folder)) {
+            let place = path.strip_prefix(root()).unwrap().display();
+            for (line, name) in types_without_example(&text) {
+                missing += &format!("\n{place}:{line}: `{name}`");
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "these types have no example in their docs; show in a block between lines of ``` what one does with each:{missing}"
+    );
+}
+
+#[test]
+fn an_example_is_one_that_runs() {
+    let text = "/// Text.\n///\n/// ```text\n/// y = x\n/// ```\n#[derive(Debug)]\npub struct Formula {\n}\n\n\
+                /// ```\n/// assert!(true);\n/// ```\n#[derive(Debug)]\npub enum Shown {}\npub trait Bare {}\n";
+    assert_eq!(types_without_example(text), [(7, "Formula"), (15, "Bare")]);
+}
+
 #[test]
 fn files_stay_short_enough_to_hold_one_thing() {
     for (path, text) in files("rs") {

@@ -3,7 +3,7 @@
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use experiments::config::TrainConfig;
-use experiments::optimizer::Adam;
+use experiments::optimizer::Optimizer;
 use heddle_hybrid::{Init, KindTable, MixerRegistry, Model, ModelConfig};
 use heddle_kernels::{cross_entropy_at, rms_norm};
 use rand::{RngExt, SeedableRng};
@@ -57,7 +57,7 @@ fn every_mixer_learns_what_the_token_before_was_in_64_steps() {
         let config = json!({"d_model": WIDTH, "layers": ["it"], "mixer": {"it": {"kind": kind}}});
         let config: ModelConfig = serde_json::from_value(config).unwrap();
         let mut model = Model::new(&config, 8, &registry, &mut Init::new(1, &device)).unwrap();
-        let mut adam = Adam::new(&TrainConfig { lr: 1e-2, warmup: 0, ..Default::default() });
+        let mut adam = Optimizer::new(&TrainConfig::default());
         let loss = |model: &Model, seed: u64| {
             let tokens = tokens(seed, &device);
             let (hidden, _) = model.forward(tokens.clone(), model.state(64, &device));
@@ -67,7 +67,7 @@ fn every_mixer_learns_what_the_token_before_was_in_64_steps() {
         let before = loss(&model, 0).into_scalar::<f32>();
         for step in 1..=64 {
             let gradients = GradientsParams::from_grads(loss(&model, step).backward(), &model);
-            model = adam.step(model, gradients).unwrap().0;
+            model = adam.step(model, gradients, 1e-2).unwrap().0;
         }
         let after = loss(&model, 0).into_scalar::<f32>();
         assert!(after < 0.75 * before, "{kind}: the loss went from {before} to {after}");

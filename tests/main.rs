@@ -3,6 +3,7 @@
 mod harness;
 
 mod config;
+mod evaluation;
 mod faults;
 mod generate;
 mod interrupt;
@@ -12,8 +13,11 @@ mod mixers;
 mod model;
 mod pretrained;
 mod references;
+mod reliability;
 mod results;
 mod resume;
 mod runs;
+mod slurm;
 mod tasks;
 mod tensorboard;
+mod training;

@@ -1,12 +1,12 @@
 //! Stored results, and the claims in their configs' headers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 use experiments::Registry;
 use experiments::config::load;
-use experiments::result::RunResult;
-use serde_json::Value;
+use experiments::result::{RunResult, SliceScore};
 
 use crate::harness::{Bench, root};
 
@@ -17,13 +17,16 @@ struct Stored {
     hashes: Vec<String>,
 }
 
+/// The runs in a file of `docs/results`.
+fn stored_runs(name: &str) -> Vec<RunResult> {
+    let text = fs::read_to_string(root().join("docs/results").join(name)).unwrap();
+    serde_json::from_str(&text).expect("the stored results are of this version")
+}
+
 /// A file of `docs/results` by case.
 fn stored(name: &str) -> BTreeMap<String, Stored> {
-    let text = fs::read_to_string(root().join("docs/results").join(name)).unwrap();
-    let runs: Vec<Value> = serde_json::from_str(&text).unwrap();
     let mut cases: BTreeMap<String, Vec<RunResult>> = BTreeMap::new();
-    for run in runs {
-        let run: RunResult = serde_json::from_value(run).expect("the stored result is of this version");
+    for run in stored_runs(name) {
         cases.entry(run.case.clone()).or_default().push(run);
     }
     let summary = |runs: Vec<RunResult>| {
@@ -90,4 +93,56 @@ fn the_hybrid_learns_to_recall_on_a_seed_that_nobody_chose_it_by() {
     let result: RunResult = serde_json::from_str(&output).unwrap();
     assert!(result.test[0].accuracy >= 0.98, "{}", result.test[0].accuracy);
     assert!(result.steps <= 400, "{}", result.steps);
+}
+
+/// The configs of a folder below `configs`, by name.
+fn configs(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join("configs").join(folder)).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.file_stem().is_some_and(|stem| stem != "base"));
+    paths.sort();
+    paths
+}
+
+/// Of the runs of a task, a row of the table for each slice that was tested: accuracies of the three models.
+fn rows(task: &str, runs: &[RunResult]) -> Vec<String> {
+    let of_case = |case: &str, slice: usize| {
+        let accuracies = runs.iter().filter(|run| run.case == case).map(|run| 100.0 * run.test[slice].accuracy);
+        let accuracies: Vec<f64> = accuracies.collect();
+        let lowest = accuracies.iter().copied().fold(f64::INFINITY, f64::min);
+        format!("{:.1} [{lowest:.1}]", accuracies.iter().sum::<f64>() / accuracies.len() as f64)
+    };
+    let row = |(slice, score): (usize, &SliceScore)| {
+        let cells = ["attention", "mamba", "hybrid"].map(|case| of_case(case, slice)).join(" | ");
+        let length = score.keys["length"];
+        format!("| `{task}` | {length} | {:.1} | {cells} |", 100.0 * score.chance)
+    };
+    runs[0].test.iter().enumerate().map(row).collect()
+}
+
+#[test]
+fn every_task_has_a_config_and_a_stored_result_and_the_page_shows_it() {
+    let results = stored_runs("tasks.json");
+    let page = fs::read_to_string(root().join("docs/results.md")).unwrap();
+    let registry = Registry::default();
+    let mut table = Vec::new();
+    let mut tasks = Vec::new();
+    for path in configs("tasks") {
+        let planned = load(&path, &[], &registry.kinds()).unwrap().expand();
+        let task = planned[0].config.task["kind"].as_str().unwrap().to_owned();
+        assert_eq!(path.file_stem().unwrap().to_str(), Some(&*task));
+        let runs: Vec<RunResult> = results.iter().filter(|run| run.name == task).cloned().collect();
+        let hashes = |hashes: Vec<String>| BTreeSet::from_iter(hashes);
+        let stored = hashes(runs.iter().map(|run| run.config_hash.clone()).collect());
+        let expected = hashes(planned.into_iter().map(|run| run.hash).collect());
+        assert_eq!(stored, expected, "{}: run it again and store the result", path.display());
+        table.extend(rows(&task, &runs));
+        tasks.push(task);
+    }
+    // Multi-query recall is the quickstart's.
+    tasks.push("mqar".to_owned());
+    tasks.sort();
+    assert_eq!(tasks, registry.tasks.kinds(), "a config for every task");
+    let missing: Vec<&String> = table.iter().filter(|row| !page.contains(*row)).collect();
+    assert!(missing.is_empty(), "docs/results.md lacks rows; its table should be\n{}", table.join("\n"));
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::harness::{Bench, SMALL, last_tensors, result_without_timing};
+use crate::harness::{Bench, SMALL, assert_same, last_tensors, metrics, result_without_timing};
 
 /// Kills of one run, at random moments.
 const KILLS: usize = 5;
@@ -25,33 +25,19 @@ pub(crate) fn longer() -> String {
     with_experts
 }
 
-fn metrics_without_speed(run: &Path) -> Vec<serde_json::Value> {
-    let rows = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let rows =
-        rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("no row is half-written"));
-    rows.map(|mut row| {
-        row.as_object_mut().unwrap().remove("tokens_per_second");
-        row
-    })
-    .collect()
+/// The same with everything on that training can do beside: each has something of its own to be taken up again.
+fn with_every_feature(optimizer: &str) -> String {
+    let train = format!(
+        "[train]\noptimizer = \"{optimizer}\"\nschedule = \"wsd\"\ndecay_form = \"one_minus_sqrt\"\ntokens = 30000\nema = 0.9\n\
+         accumulate = 2\nchunk = 10\nhistograms = 70\n"
+    );
+    let eval = "[eval]\nmonitor = [{ length = 32, pairs = 4, examples = 8 }]\nmonitor_every = 30\n";
+    longer().replace("[train]\n", &train).replace("[eval]\n", eval)
 }
 
-pub(crate) fn assert_same(a: &Path, b: &Path) {
-    assert_eq!(result_without_timing(a), result_without_timing(b));
-    assert!(last_tensors(a) == last_tensors(b), "the parameters differ");
-    assert_eq!(metrics_without_speed(a), metrics_without_speed(b));
-    let checkpoints = |run: &Path| {
-        let files = fs::read_dir(run.join("checkpoint")).unwrap();
-        files.map(|file| file.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
-    };
-    // A checkpoint's name holds the hash of its content.
-    assert_eq!(checkpoints(a), checkpoints(b));
-}
-
-#[test]
-fn a_run_killed_at_random_moments_ends_bit_identical() {
+fn killed_at_random_moments(config: &str) -> (Bench, std::path::PathBuf) {
     let bench = Bench::new();
-    bench.write("run.toml", &longer());
+    bench.write("run.toml", config);
     let started = Instant::now();
     bench.succeed(&["run", "run.toml", "--out", "undisturbed"]);
     let whole = started.elapsed();
@@ -76,25 +62,56 @@ fn a_run_killed_at_random_moments_ends_bit_identical() {
             .count()
     };
     assert_eq!(leftovers(&killed) + leftovers(&killed.join("checkpoint")), 0);
+    (bench, killed)
+}
+
+#[test]
+fn a_run_killed_at_random_moments_ends_bit_identical() {
+    killed_at_random_moments(&longer());
+}
+
+#[test]
+fn so_does_one_whose_model_reads_out_items() {
+    let longer = longer();
+    let (task, model) = (longer.find("[task]").unwrap(), longer.find("[model]").unwrap());
+    let compression =
+        "[task]\nkind = 'compression'\ntrain = [{ length = 16 }]\ntest = [{ length = 16, examples = 32 }]\n";
+    killed_at_random_moments(&format!("{}{compression}{}", &longer[..task], &longer[model..]));
+}
+
+#[test]
+fn so_does_one_with_every_feature_of_training_and_every_optimiser() {
+    for optimizer in ["muon", "lion", "sgd"] {
+        let (_bench, run) = killed_at_random_moments(&with_every_feature(optimizer));
+        let [_, moments, _, average] = last_tensors(&run);
+        assert!(moments.iter().any(|(name, _)| name.starts_with(&format!("{optimizer}.momentum."))), "{optimizer}");
+        assert!(!average.is_empty());
+        let result = result_without_timing(&run);
+        assert_eq!(result["stop"], "tokens");
+        let rows = metrics(&run);
+        let has = |key: &str, value: &str| rows.iter().any(|row| row[key] == value);
+        assert!(has("kind", "histogram") && has("split", "monitor") && has("kind", "routing"));
+    }
 }
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let bench = Bench::new();
     // Wide enough that matrix products are split among threads.
-    bench.write("run.toml", &SMALL.replace("d_model = 16", "d_model = 128").replace("batch = 8", "batch = 32"));
-    for threads in ["1", "2", "3"] {
-        let out = format!("threads{threads}");
-        let status = bench
-            .command(&["run", "run.toml", "--set", "train.steps=20", "--out", &out])
-            .env("RAYON_NUM_THREADS", threads)
-            .output()
-            .unwrap();
-        assert!(status.status.success(), "{}", crate::harness::text(&status.stderr));
+    let wide = |config: &str| config.replace("d_model = 16", "d_model = 128").replace("batch = 8", "batch = 32");
+    for (features, config) in [("few", SMALL), ("all", &with_every_feature("muon"))] {
+        let bench = Bench::new();
+        bench.write("run.toml", &wide(config));
+        let runs = ["1", "2", "3"].map(|threads| {
+            let out = format!("{features}{threads}");
+            let args = ["run", "run.toml", "--set", "train.steps=20", "--out", &out];
+            let output = bench.command(&args).env("RAYON_NUM_THREADS", threads).output().unwrap();
+            assert!(output.status.success(), "{}", crate::harness::text(&output.stderr));
+            bench.run_directory(&out, "small")
+        });
+        let [one, two, three] = &runs;
+        assert_same(one, two);
+        assert_same(one, three);
     }
-    let [one, two, three] = ["threads1", "threads2", "threads3"].map(|out| bench.run_directory(out, "small"));
-    assert_same(&one, &two);
-    assert_same(&one, &three);
 }
 
 #[test]

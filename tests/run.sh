@@ -25,5 +25,22 @@ elif [ -n "${CI:-}" ]; then
     exit 1
 fi
 
+# A Slurm of one node, for which one must be root.
+if [ "$(id -u)" = 0 ]; then
+    if ! command -v slurmctld >/dev/null && command -v apt-get >/dev/null; then
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null || true
+    fi
+    if command -v slurmctld >/dev/null && command -v munged >/dev/null; then
+        export HEDDLE_TEST_SLURM=1
+    fi
+fi
+if [ -z "${HEDDLE_TEST_SLURM:-}" ]; then
+    echo "tests: Slurm is missing and cannot be installed; the sweeps through it in slurm::… are skipped" >&2
+    if [ -n "${CI:-}" ]; then
+        exit 1
+    fi
+fi
+
 # The same random shapes every time: a commit passes or fails, whoever asks. Another seed explores others.
 PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-2026} cargo test --release --workspace "$@"

@@ -10,7 +10,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use experiments::config::TrainConfig;
-use experiments::optimizer::Adam;
+use experiments::optimizer::Optimizer;
 use heddle_hybrid::{AnyMixer, Init, KindTable, MixerRegistry, Model, ModelConfig};
 use heddle_kernels::cross_entropy_at;
 use serde_json::{Value, json};
@@ -41,9 +41,9 @@ fn random(shape: [usize; 3], device: &Device) -> Tensor<3> {
 }
 
 /// A step of AdamW on what `loss` depends on.
-fn step<M: Module>(model: M, adam: &mut Adam, loss: impl Fn(&M) -> Tensor<1>) -> M {
+fn step<M: Module>(model: M, adam: &mut Optimizer, loss: impl Fn(&M) -> Tensor<1>) -> M {
     let gradients = GradientsParams::from_grads(loss(&model).backward(), &model);
-    adam.step(model, gradients).expect("finite gradients").0
+    adam.step(model, gradients, 1e-3).expect("finite gradients").0
 }
 
 fn block(criterion: &mut Criterion, name: &str, settings: &Value, lengths: &[usize]) {
@@ -58,7 +58,7 @@ fn block(criterion: &mut Criterion, name: &str, settings: &Value, lengths: &[usi
         group.bench_function(format!("{length} forward"), |bencher| bencher.iter(|| black_box(run(&mixer, &x))));
         let device = device.autodiff();
         let (mut mixer, x) = (Some(build(&device)), random([BATCH, length, WIDTH], &device));
-        let mut adam = Adam::new(&TrainConfig::default());
+        let mut adam = Optimizer::new(&TrainConfig::default());
         group.bench_function(format!("{length} step"), |bencher| {
             bencher.iter(|| {
                 let before = mixer.take().expect("put back after each step");
@@ -101,7 +101,7 @@ fn model(criterion: &mut Criterion, name: &str, layers: &Value) {
     let (inputs, targets) = (tokens([SEQUENCES, LENGTH]), tokens([1, SEQUENCES * LABELS]).flatten(0, 1));
     let positions = Tensor::arange(0..(SEQUENCES * LABELS) as i64, &device).mul_scalar((LENGTH / LABELS) as i64);
     let mut model = Model::new(&config, VOCAB, &MixerRegistry::default(), &mut Init::new(0, &device)).ok();
-    let mut adam = Adam::new(&TrainConfig::default());
+    let mut adam = Optimizer::new(&TrainConfig::default());
     let mut group = criterion.benchmark_group("mqar step");
     group.sample_size(10);
     group.bench_function(name, |bencher| {

@@ -1,8 +1,8 @@
 //! Checkpoints: everything that the next step depends on, in one file whose name holds its own checksum.
 //!
 //! `checkpoint/step-00000100.0123456789abcdef.safetensors` holds the parameters (`model.…`), the optimiser's moments
-//! (`adamw.first.…`, `adamw.second.…`), the best parameters on validation so far (`best.…`), and a [`TrainState`] in
-//! its header. Data and schedule are functions of the step, so the step is their whole state. The last two are kept.
+//! (`adamw.first.…`, `muon.momentum.…`, …), the best parameters on validation so far (`best.…`), their moving average if
+//! there is one (`ema.…`), and a [`TrainState`] in its header. Data and schedule are functions of the step, so the step is their whole state. The last two are kept.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -36,6 +36,9 @@ pub struct TrainState {
     pub since_best: u64,
     /// First step at which validation reached the target.
     pub steps_to_target: Option<u64>,
+    /// Tokens trained on up to there.
+    #[serde(default)]
+    pub tokens_to_target: Option<u64>,
     /// Set once training has ended.
     pub stop: Option<Stop>,
 }
@@ -56,10 +59,12 @@ pub struct Checkpoint {
     pub state: TrainState,
     /// Parameters by path.
     pub model: Tensors,
-    /// The optimiser's moments by name.
+    /// What the optimiser remembers, by name: `adamw.first.…`.
     pub moments: Tensors,
     /// Parameters of the best evaluation; empty before the first.
     pub best: Tensors,
+    /// The moving average of the parameters; empty without one.
+    pub average: Tensors,
 }
 
 /// A checkpoint that could not be saved or restored.
@@ -243,11 +248,12 @@ const STATE: &str = "heddle";
 
 fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     let state = serde_json::to_string(&checkpoint.state).expect("a state of plain numbers serialises");
-    let groups = [("model", &checkpoint.model), ("adamw", &checkpoint.moments), ("best", &checkpoint.best)];
+    let Checkpoint { model, moments, best, average, .. } = checkpoint;
+    let groups = [("model.", model), ("", moments), ("best.", best), ("ema.", average)];
     let views = groups.into_iter().flat_map(|(group, tensors)| {
         tensors.iter().map(move |(name, data)| {
             let view = TensorView::new(safetensors::Dtype::F32, data.shape().to_vec(), data.as_bytes());
-            (format!("{group}.{name}"), view.expect("parameters are f32 and as long as their shape says"))
+            (format!("{group}{name}"), view.expect("parameters are f32 and as long as their shape says"))
         })
     });
     safetensors::serialize(views, Some(HashMap::from([(STATE.to_owned(), state)]))).expect("named tensors serialise")
@@ -258,15 +264,19 @@ fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
     let state =
         header.metadata().as_ref().and_then(|metadata| metadata.get(STATE)).ok_or("it holds no training state")?;
     let state = serde_json::from_str(state).map_err(|error| format!("its training state cannot be read: {error}"))?;
-    let mut groups: BTreeMap<String, Tensors> = BTreeMap::new();
+    let [mut model, mut moments, mut best, mut average] = [const { Tensors::new() }; 4];
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     for (name, view) in tensors.tensors() {
-        let (group, name) = name.split_once('.').ok_or_else(|| format!("a tensor called `{name}`"))?;
+        let (group, rest) = name.split_once('.').ok_or_else(|| format!("a tensor called `{name}`"))?;
         let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), DType::F32);
-        groups.entry(group.to_owned()).or_default().insert(name.to_owned(), data);
+        match group {
+            "model" => model.insert(rest.to_owned(), data),
+            "best" => best.insert(rest.to_owned(), data),
+            "ema" => average.insert(rest.to_owned(), data),
+            _ => moments.insert(name, data),
+        };
     }
-    let mut take = |group: &str| groups.remove(group).unwrap_or_default();
-    Ok(Checkpoint { state, model: take("model"), moments: take("adamw"), best: take("best") })
+    Ok(Checkpoint { state, model, moments, best, average })
 }
 
 /// The parameters of a module by path.
@@ -349,8 +359,9 @@ mod tests {
         Checkpoint {
             state: TrainState { step, tokens: 7 * step, ..Default::default() },
             model: tensors(step as f32),
-            moments: tensors(0.5),
+            moments: Tensors::from([("adamw.first.a.weight".to_owned(), TensorData::new(vec![0.5f32], [1]))]),
             best: Tensors::new(),
+            average: tensors(0.25),
         }
     }
 

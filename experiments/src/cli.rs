@@ -11,17 +11,18 @@ use clap::{Parser, Subcommand};
 use crate::Registry;
 use crate::bench::{self, BenchError, Setting};
 use crate::bench_model::{self, ModelArgs};
-use crate::config::{ConfigError, Loaded, PlannedRun, load};
+use crate::config::{ConfigError, Loaded, load};
 use crate::config_verbs::{self, ConfigVerb};
+use crate::eval_verb::{self, EvalArgs, EvalError};
 use crate::generate::GenerateVerbError;
 use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::model_verbs::{self, ModelVerb};
 use crate::pretrained::ModelDirError;
 use crate::report::{ReportOptions, write_report};
-use crate::run::{Finished, RunError, RunOptions, check, run};
+use crate::run::{Finished, RunError, RunOptions, run};
 use crate::runs_verbs::{self, RunsError, RunsVerb};
-use crate::sweep::{SweepOptions, sweep};
-use crate::sweep_record::SweepRecord;
+use crate::slurm::SlurmError;
+use crate::sweep_verb::{self, SweepArgs};
 use crate::task_sample::{self, SampleArgs, SampleError};
 use crate::task_stats::{self, StatsArgs};
 use crate::task_verbs;
@@ -32,7 +33,7 @@ use crate::task_verbs;
 /// run's checkpoint is saved; the same command goes on).
 #[derive(Debug, Parser)]
 #[command(name = "heddle", version, max_term_width = 110)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -51,6 +52,12 @@ enum Verb {
                       at once."
     )]
     Sweep(SweepArgs),
+    /// Evaluate a finished run on other lengths or another task
+    #[command(
+        after_help = "Examples:\n  heddle eval runs/NAME/HASH --lengths 256,512,1024\n  heddle eval runs/NAME/HASH \
+                      --task induction --set vocab=64 --split validation"
+    )]
+    Eval(EvalArgs),
     /// Compare finished runs: a table, figures and an HTML page
     #[command(after_help = "Example: heddle report runs/quickstart --out report")]
     Report(ReportArgs),
@@ -120,9 +127,9 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
 }
 
 #[derive(Debug, clap::Args)]
-struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Run file (TOML)
-    config: PathBuf,
+    pub(crate) config: PathBuf,
     /// Override a setting; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -131,7 +138,7 @@ struct ConfigArgs {
     device: Option<String>,
     /// Directory that runs go to
     #[arg(long, default_value = "runs", value_name = "DIR")]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -153,18 +160,6 @@ struct RunArgs {
     /// Stop, as on Ctrl-C, when standard input closes
     #[arg(long, hide = true)]
     leashed: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct SweepArgs {
-    #[command(flatten)]
-    common: ConfigArgs,
-    /// Runs at a time [default: one for each core]
-    #[arg(long)]
-    jobs: Option<usize>,
-    /// Try runs again that failed before
-    #[arg(long)]
-    retry: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -233,18 +228,21 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>()
         || error.is::<heddle_tasks::TaskError>()
         || error.is::<SampleError>()
+        || error.is::<EvalError>()
         || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
         || error.downcast_ref::<GenerateVerbError>().is_some_and(GenerateVerbError::is_usage)
         || error.downcast_ref::<ModelDirError>().is_some_and(ModelDirError::is_usage)
         || error.downcast_ref::<RunsError>().is_some_and(RunsError::is_usage)
+        || matches!(error.downcast_ref(), Some(SlurmError::NoSlurm(_) | SlurmError::Path(_)))
         || matches!(error.downcast_ref(), Some(crate::report::ReportError::NoRun { .. }))
 }
 
 fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Run(args) => run_verb(args, registry, out),
-        Verb::Sweep(args) => sweep_verb(args, registry, out),
+        Verb::Sweep(args) => sweep_verb::execute(&args, registry, out),
+        Verb::Eval(args) => eval_verb::execute(&args, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Report(args) => report_verb(args, out),
         Verb::Config(verb) => config_verbs::execute(&verb, registry, out),
         Verb::Runs(verb) => runs_verbs::execute(&verb, out).map(|()| ExitCode::SUCCESS),
@@ -264,7 +262,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
     }
 }
 
-fn load_config(args: &ConfigArgs, registry: &Registry) -> Result<Loaded, ConfigError> {
+pub(crate) fn load_config(args: &ConfigArgs, registry: &Registry) -> Result<Loaded, ConfigError> {
     let mut overrides = args.overrides.clone();
     overrides.extend(args.device.as_ref().map(|device| format!("device={}", serde_json::Value::from(device.as_str()))));
     load(&args.config, &overrides, &registry.kinds())
@@ -302,62 +300,6 @@ fn run_verb(args: RunArgs, registry: &Registry, out: &mut Out) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-fn sweep_verb(args: SweepArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<ExitCode> {
-    let loaded = load_config(&args.common, registry)?;
-    let select = loaded.sweep.select.clone();
-    let planned = loaded.expand();
-    planned.iter().try_for_each(|run| check(run, registry))?;
-    let (question, claim) = header(&args.common.config);
-    let config = args.common.config.display().to_string();
-    let record = SweepRecord { config, question: question.clone(), claim: claim.clone(), select, ..Default::default() };
-    record.write(&planned, &args.common.out)?;
-    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let interrupt = Interrupt::default();
-    heed_signals(&interrupt, true, "the runs save their checkpoints")?;
-    let options = SweepOptions { out: args.common.out.clone(), jobs, progress: true, retry: args.retry, interrupt };
-    let swept = sweep(&planned, &options)?;
-    if swept.interrupted {
-        let (finished, all) = (swept.finished.len(), planned.len());
-        complain(&format!(
-            "interrupted: {finished} of {all} runs are finished; the same command goes on with the rest"
-        ));
-        return Ok(ExitCode::from(INTERRUPTED));
-    }
-    if swept.skipped > 0 {
-        out.line(&format!("{} of {} runs were finished before.", swept.skipped, planned.len()))?;
-    }
-    if !swept.finished.is_empty() {
-        let folder = args.common.out.join(&planned[0].config.name);
-        let options = ReportOptions { case_order: case_order(&planned), question, claim, ..ReportOptions::default() };
-        print_report(&swept.finished, &folder, &options, out)?;
-    }
-    for (directory, reason) in &swept.failed {
-        complain(&format!("failed: {}: {reason}", directory.display()));
-    }
-    if swept.left_failed > 0 {
-        complain(&format!(
-            "{} of these failed before and were left alone; `--retry` tries them again",
-            swept.left_failed
-        ));
-    }
-    Ok(if swept.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// What the comment at the head of a run file asks (its first paragraph) and expects (after `Expect:`).
-fn header(config: &Path) -> (Option<String>, Option<String>) {
-    let text = std::fs::read_to_string(config).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim).collect();
-    let question = lines.iter().take_while(|line| !line.is_empty()).copied().collect::<Vec<_>>().join(" ");
-    let claim = lines.iter().find_map(|line| line.strip_prefix("Expect:")).map(|claim| claim.trim().to_owned());
-    ((!question.is_empty()).then_some(question), claim)
-}
-
-fn case_order(planned: &[PlannedRun]) -> Vec<String> {
-    let mut order: Vec<String> = planned.iter().map(|run| run.config.case.clone()).collect();
-    order.dedup();
-    order
-}
-
 fn report_verb(args: ReportArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
     let folder = args.out.unwrap_or_else(|| args.dirs[0].clone());
     print_report(&args.dirs, &folder, &ReportOptions::default(), out)?;
@@ -382,7 +324,12 @@ fn blocks_verb(args: &BlocksArgs, registry: &Registry, out: &mut Out) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_report(dirs: &[PathBuf], folder: &Path, options: &ReportOptions, out: &mut Out) -> anyhow::Result<()> {
+pub(crate) fn print_report(
+    dirs: &[PathBuf],
+    folder: &Path,
+    options: &ReportOptions,
+    out: &mut Out,
+) -> anyhow::Result<()> {
     let report = write_report(dirs, folder, options)?;
     report.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
     out.line(&report.table)?;
@@ -390,7 +337,7 @@ fn print_report(dirs: &[PathBuf], folder: &Path, options: &ReportOptions, out: &
 }
 
 /// Has the first Ctrl-C ask for a stop, and say so if it may, and the second stop at once.
-fn heed_signals(interrupt: &Interrupt, aloud: bool, what: &'static str) -> anyhow::Result<()> {
+pub(crate) fn heed_signals(interrupt: &Interrupt, aloud: bool, what: &'static str) -> anyhow::Result<()> {
     let told = move || {
         if aloud {
             complain(&format!("\nstopping: {what}; Ctrl-C again stops at once"));

@@ -1,8 +1,10 @@
 //! Batches as tensors.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use heddle_tasks::batch::{Batch, BatchLabel, Stretch, fill_batch};
-use heddle_tasks::{Split, Task, slice_by_weight, slice_of_batch};
+use heddle_tasks::{Readout, Split, Task, slice_by_weight, slice_of_batch};
 
 use crate::config::Stage;
 
@@ -13,6 +15,8 @@ pub struct LabelledBatch {
     pub tokens: Tensor<2, Int>,
     /// Labelled positions, counted through the whole batch (row · l + position), `[labels]`.
     pub positions: Tensor<1, Int>,
+    /// The item asked for at each labelled position, `[labels]`, if the task's answers are read out by item.
+    pub items: Option<Tensor<1, Int>>,
     /// The right answer at each labelled position, `[labels]`.
     pub targets: Tensor<1, Int>,
 }
@@ -38,13 +42,18 @@ impl<'a> Batches<'a> {
         Self { curriculum, ..self }
     }
 
-    /// Batch number `number` of the training stream, of `size` examples: a function of the seed and the number alone.
-    pub fn train(&mut self, number: u64, size: usize) -> LabelledBatch {
+    /// Draws batch number `number` of the training stream, of `size` examples: a function of the seed and the number alone.
+    pub fn draw_train(&mut self, number: u64, size: usize) {
         let slice = match stage_at(self.curriculum, number) {
             None => slice_of_batch(self.task, self.seed, number),
             Some(stage) => slice_by_weight(self.task, &stage.weights, self.seed, number),
         };
-        self.batch(Split::Train, slice, number * size as u64, size)
+        self.draw(Stretch { split: Split::Train, slice, seed: self.seed, first: number * size as u64, count: size });
+    }
+
+    /// Rows and columns of the last batch.
+    pub fn dims(&self) -> [usize; 2] {
+        [self.buffer.batch, self.buffer.length]
     }
 
     /// The labels of the last batch.
@@ -54,18 +63,45 @@ impl<'a> Batches<'a> {
 
     /// Examples `first..first + size` of a slice.
     pub fn batch(&mut self, split: Split, slice: usize, first: u64, size: usize) -> LabelledBatch {
-        let stretch = Stretch { split, slice, seed: self.seed, first, count: size };
-        fill_batch(self.task, stretch, &mut self.buffer);
-        let Batch { batch, length, tokens, labels } = &self.buffer;
-        let at = |label: &BatchLabel| (label.row as usize * length + label.position as usize) as i32;
-        let positions = labels.iter().map(at).collect::<Vec<i32>>();
-        let targets = labels.iter().map(|label| label.target as i32).collect::<Vec<i32>>();
-        let tokens = TensorData::new(tokens.clone(), [*batch, *length]);
+        self.draw(Stretch { split, slice, seed: self.seed, first, count: size });
+        let [b, l] = self.dims();
+        self.piece(0..b, 0..l)
+    }
+
+    /// A part of the last batch, with the labels of its positions.
+    ///
+    /// # Panics
+    /// If it is empty or goes beyond the batch.
+    pub fn piece(&self, rows: Range<usize>, columns: Range<usize>) -> LabelledBatch {
+        let (b, l) = (rows.len(), columns.len());
+        let Batch { length, tokens, labels, .. } = &self.buffer;
+        let row_of = |row: usize| &tokens[row * length + columns.start..row * length + columns.end];
+        let tokens: Vec<i32> = rows.clone().flat_map(row_of).copied().collect();
+        let inside =
+            |label: &&BatchLabel| rows.contains(&(label.row as usize)) && columns.contains(&(label.position as usize));
+        let labels: Vec<&BatchLabel> = labels.iter().filter(inside).collect();
+        let at = |label: &&BatchLabel| {
+            ((label.row as usize - rows.start) * l + label.position as usize - columns.start) as i32
+        };
+        let positions: Vec<i32> = labels.iter().map(at).collect();
+        let targets: Vec<i32> = labels.iter().map(|label| label.target as i32).collect();
+        let by_item = self.task.readout() == Readout::Item;
+        let items = by_item.then(|| labels.iter().map(|label| label.evidence as i32).collect::<Vec<i32>>());
         LabelledBatch {
-            tokens: Tensor::from_data(tokens, &self.device),
+            tokens: Tensor::from_data(TensorData::new(tokens, [b, l]), &self.device),
             positions: Tensor::from_ints(positions.as_slice(), &self.device),
+            items: items.map(|items| Tensor::from_ints(items.as_slice(), &self.device)),
             targets: Tensor::from_ints(targets.as_slice(), &self.device),
         }
+    }
+
+    /// The device that batches go to.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn draw(&mut self, stretch: Stretch) {
+        fill_batch(self.task, stretch, &mut self.buffer);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Scores of a model on a split, slice by slice.
 
 use burn::tensor::{Device, Tensor};
-use heddle_hybrid::{LayerRouting, Model};
+use heddle_hybrid::Model;
 use heddle_kernels::cross_entropy_at;
 use heddle_tasks::score::Tally;
 use heddle_tasks::{Label, Split, Task};
@@ -11,20 +11,19 @@ use crate::result::{Bin, SliceScore};
 
 /// Scores of the labelled positions of a batch, `[labels, v]`, from an empty state.
 pub fn answers(model: &Model, batch: &LabelledBatch) -> Tensor<2> {
-    routed_answers(model, batch).0
-}
-
-/// [`answers`], and where the tokens of mixtures of experts were sent.
-pub fn routed_answers(model: &Model, batch: &LabelledBatch) -> (Tensor<2>, Vec<LayerRouting>) {
     let state = model.state(batch.tokens.dims()[0], &batch.tokens.device());
-    let (hidden, _state, routed) = model.forward_routed(batch.tokens.clone(), state);
-    (answers_from(model, hidden, batch), routed)
+    let (hidden, _state) = model.forward(batch.tokens.clone(), state);
+    answers_from(model, hidden, batch)
 }
 
 /// [`answers`] from the hidden state of every token, `[b, l, d]`.
 pub(crate) fn answers_from(model: &Model, hidden: Tensor<3>, batch: &LabelledBatch) -> Tensor<2> {
     let [b, l, d] = hidden.dims();
-    model.logits(hidden.reshape([b * l, d]).select(0, batch.positions.clone()))
+    let hidden = hidden.reshape([b * l, d]).select(0, batch.positions.clone());
+    match &batch.items {
+        Some(items) => model.item_logits(hidden, items.clone()),
+        None => model.logits(hidden),
+    }
 }
 
 /// Evaluates every slice of a split. `model` holds plain tensors, without gradients.

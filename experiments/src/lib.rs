@@ -14,6 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod average;
 pub mod bench;
 mod bench_model;
 pub mod checkpoint;
@@ -22,9 +23,14 @@ pub mod config;
 mod config_verbs;
 pub mod data;
 pub mod device;
+mod eval_verb;
 pub mod evaluate;
+pub mod events;
 pub mod files;
 mod generate;
+pub mod gradients;
+pub mod histograms;
+mod hparams;
 pub mod interrupt;
 pub mod metrics;
 mod model_show;
@@ -37,9 +43,12 @@ pub mod report;
 pub mod result;
 pub mod run;
 mod runs_verbs;
+pub mod schedule;
 pub mod select;
+pub mod slurm;
 pub mod sweep;
 pub mod sweep_record;
+mod sweep_verb;
 mod task_sample;
 mod task_stats;
 mod task_verbs;

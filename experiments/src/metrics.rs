@@ -1,19 +1,20 @@
 //! What a run records while it goes: `metrics.jsonl`, and the same as TensorBoard events.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use tensorboard_rs::summary_writer::SummaryWriter;
+use serde_json::Value;
 
-use crate::files::{FileError, create_dir};
+use crate::events::Events;
+use crate::files::FileError;
 use crate::result::{Metric, SliceScore};
 
 /// Writes metrics to a run directory.
 pub struct Recorder {
     path: PathBuf,
     file: File,
-    events: SummaryWriter,
+    events: Events,
     rows: u64,
 }
 
@@ -26,11 +27,12 @@ impl std::fmt::Debug for Recorder {
 impl Recorder {
     /// Opens the records of a run and cuts them back to `rows`, which they had when its checkpoint was saved.
     ///
-    /// The events are written anew from what remains, so that no step stands in them twice.
+    /// The events are written anew from what remains, so that no step stands in them twice; they begin with the config, as a
+    /// text and as hyper-parameters.
     ///
     /// # Errors
     /// If a file cannot be opened, cut, read or written.
-    pub fn open(run: &Path, rows: u64) -> Result<Self, FileError> {
+    pub fn open(run: &Path, rows: u64, config: &Value) -> Result<Self, FileError> {
         let path = run.join("metrics.jsonl");
         let open = || {
             let file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
@@ -41,10 +43,12 @@ impl Recorder {
             Ok(file)
         };
         let file = open().map_err(FileError::of("open", &path))?;
-        let mut recorder = Self { events: fresh_events(&run.join("events"))?, file, path, rows };
-        for metric in read(&recorder.path)? {
-            recorder.event(&metric);
-        }
+        let mut events = Events::create(&run.join("events"))?;
+        let text = serde_json::to_string_pretty(config).expect("a tree of plain values serialises");
+        events.text("config", &text.lines().map(|line| format!("    {line}\n")).collect::<String>())?;
+        events.begin_session(config)?;
+        let mut recorder = Self { events, file, path, rows };
+        read(&recorder.path)?.iter().try_for_each(|metric| recorder.event(metric))?;
         Ok(recorder)
     }
 
@@ -57,8 +61,16 @@ impl Recorder {
         line.push('\n');
         self.file.write_all(line.as_bytes()).map_err(FileError::of("write", &self.path))?;
         self.rows += 1;
-        self.event(metric);
-        Ok(())
+        self.event(metric)
+    }
+
+    /// States that the run is finished.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn finish(mut self) -> Result<(), FileError> {
+        self.events.end_session()?;
+        self.sync().map(drop)
     }
 
     /// Makes all rows durable and returns their number.
@@ -66,29 +78,30 @@ impl Recorder {
     /// # Errors
     /// If the system refuses.
     pub fn sync(&mut self) -> Result<u64, FileError> {
-        self.events.flush();
+        self.events.flush()?;
         self.file.sync_data().map_err(FileError::of("write", &self.path))?;
         Ok(self.rows)
     }
 
-    fn event(&mut self, metric: &Metric) {
-        let mut scalar = |tag: &str, value: f64, step: u64| self.events.add_scalar(tag, value as f32, step as usize);
+    fn event(&mut self, metric: &Metric) -> Result<(), FileError> {
+        let step = metric.step();
+        let mut scalar = |tag: &str, value: f64| self.events.scalar(tag, value, step);
         match metric {
-            Metric::Train { step, loss, lr, grad_norm, tokens_per_second, tokens: _ } => {
-                scalar("train/loss", *loss, *step);
-                scalar("train/learning_rate", *lr, *step);
-                scalar("train/gradient_norm", *grad_norm, *step);
-                scalar("train/tokens_per_second", *tokens_per_second, *step);
+            Metric::Train { loss, lr, grad_norm, tokens_per_second, .. } => {
+                scalar("train/loss", *loss)?;
+                scalar("train/learning_rate", *lr)?;
+                scalar("train/gradient_norm", *grad_norm)?;
+                scalar("train/tokens_per_second", *tokens_per_second)
             }
-            Metric::Routing { step, layer, shares } => {
-                for (expert, share) in shares.iter().enumerate() {
-                    scalar(&format!("experts/layer_{layer}/share_{expert}"), *share, *step);
-                }
+            Metric::Routing { layer, shares, .. } => shares
+                .iter()
+                .enumerate()
+                .try_for_each(|(expert, share)| scalar(&format!("experts/layer_{layer}/share_{expert}"), *share)),
+            Metric::Eval { split, score: SliceScore { slice, accuracy, loss, .. }, .. } => {
+                scalar(&format!("{split}/accuracy/{slice}"), *accuracy)?;
+                scalar(&format!("{split}/loss/{slice}"), *loss)
             }
-            Metric::Eval { step, split, score: SliceScore { slice, accuracy, loss, .. } } => {
-                scalar(&format!("{split}/accuracy/{slice}"), *accuracy, *step);
-                scalar(&format!("{split}/loss/{slice}"), *loss, *step);
-            }
+            Metric::Histogram { name, of, .. } => self.events.histogram(name, of, step),
         }
     }
 }
@@ -105,14 +118,6 @@ pub fn read(path: &Path) -> Result<Vec<Metric>, FileError> {
     parse().map_err(FileError::of("read", path))
 }
 
-fn fresh_events(directory: &Path) -> Result<SummaryWriter, FileError> {
-    create_dir(directory)?;
-    for entry in fs::read_dir(directory).map_err(FileError::of("read the directory", directory))?.flatten() {
-        fs::remove_file(entry.path()).map_err(FileError::of("remove", &entry.path()))?;
-    }
-    Ok(SummaryWriter::new(directory))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,15 +129,15 @@ mod tests {
     #[test]
     fn rows_after_the_checkpoint_are_cut_off() {
         let run = tempfile::tempdir().unwrap();
-        let mut recorder = Recorder::open(run.path(), 0).unwrap();
+        let mut recorder = Recorder::open(run.path(), 0, &Value::Null).unwrap();
         recorder.record(&row(1)).unwrap();
         let rows = recorder.sync().unwrap();
         recorder.record(&row(2)).unwrap();
         drop(recorder);
-        let mut recorder = Recorder::open(run.path(), rows).unwrap();
+        let mut recorder = Recorder::open(run.path(), rows, &Value::Null).unwrap();
         recorder.record(&row(2)).unwrap();
         drop(recorder);
         assert_eq!(read(&run.path().join("metrics.jsonl")).unwrap(), [row(1), row(2)]);
-        assert_eq!(fs::read_dir(run.path().join("events")).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(run.path().join("events")).unwrap().count(), 1);
     }
 }

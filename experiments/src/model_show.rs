@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use heddle_hybrid::{Cost, Init, LayerItem, Model, ModelConfig, PRESETS, StateBytes, fold, preset};
-use heddle_tasks::Split;
+use heddle_hybrid::{Cost, Init, LayerItem, ModelConfig, PRESETS, StateBytes, fold, preset};
+use heddle_tasks::{Readout, Split};
 use serde::Serialize;
 
 use crate::Registry;
@@ -12,7 +12,7 @@ use crate::config::{ConfigError, PlannedRun, load, load_text};
 use crate::device::device;
 use crate::report::format::{bytes, whole};
 use crate::report::{Column, Sheet};
-use crate::run::build_task;
+use crate::run::{build_model, build_task};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ShowArgs {
@@ -38,6 +38,7 @@ struct Subject {
     about: String,
     planned: PlannedRun,
     vocab: usize,
+    readout: Readout,
     length: usize,
 }
 
@@ -68,8 +69,7 @@ pub(crate) fn show(args: &ShowArgs, registry: &Registry, out: &mut Out) -> anyho
     };
     let config = &subject.planned.config.model;
     let init = &mut Init::outline(&device("cpu")?);
-    let model = Model::new(config, subject.vocab, &registry.mixers, init)
-        .map_err(|error| subject.planned.blame(&error.key(), &error.to_string()))?;
+    let model = build_model(&subject.planned, (subject.vocab, subject.readout), registry, init)?;
     let cost = Cost::new(config, &model, args.length.unwrap_or(subject.length));
     let names = config.layer_names().expect("the model was built from them");
     let halves = StateBytes { fixed: cost.state.fixed / 2, growing: cost.state.growing / 2 };
@@ -105,7 +105,7 @@ fn from_preset(name: &str, args: &ShowArgs, registry: &Registry) -> anyhow::Resu
     let loaded = load_text(Path::new("the defaults"), "", &overrides, &registry.kinds())?;
     let preset = preset(name).expect("the name was looked up");
     let planned = loaded.select(args.case.as_deref(), None)?;
-    Ok(Subject { about: preset.about, planned, vocab: preset.vocab, length: preset.length })
+    Ok(Subject { about: preset.about, planned, vocab: preset.vocab, readout: Readout::Token, length: preset.length })
 }
 
 fn from_file(name: &str, args: &ShowArgs, registry: &Registry) -> anyhow::Result<Subject> {
@@ -122,7 +122,7 @@ fn from_file(name: &str, args: &ShowArgs, registry: &Registry) -> anyhow::Result
     let planned = load(&path, &args.overrides, &registry.kinds())?.select(args.case.as_deref(), Some(0))?;
     let task = build_task(&planned.config, registry)?;
     let length = task.slices(Split::Test).iter().map(|slice| slice.length).max().unwrap_or(1);
-    Ok(Subject { about: String::new(), vocab: task.vocab(), length, planned })
+    Ok(Subject { about: String::new(), vocab: task.vocab(), readout: task.readout(), length, planned })
 }
 
 fn print(about: &str, shown: &Shown<'_>, config: &ModelConfig, out: &mut Out) -> anyhow::Result<()> {

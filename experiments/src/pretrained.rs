@@ -18,15 +18,16 @@ use heddle_hybrid::pretrained::{
     Architecture, PretrainedError, ShardIndex, TensorFile, TensorFiles, load_parameters, parameters, stop_tokens,
 };
 use heddle_hybrid::{Init, Model, ModelConfig, ModelError};
+use heddle_tasks::Readout;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::Registry;
 use crate::checkpoint::{CheckpointError, newest, save_parameters, write_tensors};
-use crate::config::{ConfigError, load};
+use crate::config::load;
 use crate::device::{DeviceError, device};
 use crate::files::{FileError, write_atomic};
-use crate::run::{RunError, build_task};
+use crate::run::{RunError, build_model, build_task};
 use crate::text::TOKENIZER;
 
 /// A directory that is no model, or whose model cannot be computed with.
@@ -47,6 +48,17 @@ pub enum ModelDirError {
         missing: &'static str,
         /// What helps.
         remedy: &'static str,
+    },
+    /// A run's model that answers for each position what stood there, and for none what comes next.
+    #[error(
+        "{}: a model of '{task}' says what its state holds, and predicts no next token; give a run of another task",
+        directory.display()
+    )]
+    NoNextToken {
+        /// The run.
+        directory: PathBuf,
+        /// Its task.
+        task: &'static str,
     },
     /// A published checkpoint is not what it should be.
     #[error("{}: {source}", directory.display())]
@@ -254,10 +266,10 @@ pub fn export(directory: &Path, out: &Path, registry: &Registry) -> Result<usize
     Ok(count)
 }
 
-/// The model of a directory: an imported one, a finished run's best, or a published checkpoint.
+/// The language model of a directory: an imported one, a finished run's best, or a published checkpoint.
 ///
 /// # Errors
-/// If the directory holds none of these, or it cannot be read as it should be.
+/// If the directory holds none of these, it cannot be read as it should be, or the run's task asks for no next tokens.
 pub fn load_model(directory: &Path, registry: &Registry, device: &Device) -> Result<Model, ModelDirError> {
     let (description, run) = (directory.join(DESCRIPTION), directory.join("config.toml"));
     if description.is_file() {
@@ -271,9 +283,11 @@ pub fn load_model(directory: &Path, registry: &Registry, device: &Device) -> Res
         let loaded = load(&run, &[], &registry.kinds()).map_err(RunError::from)?;
         let planned = &loaded.runs()[0];
         let task = build_task(&planned.config, registry).map_err(RunError::from)?;
-        let model = Model::new(&planned.config.model, task.vocab(), &registry.mixers, &mut Init::outline(device));
-        let blame = |error: ModelError| -> ConfigError { planned.blame(&error.key(), &error.to_string()) };
-        return with_newest(directory, model.map_err(|error| RunError::from(blame(error)))?);
+        if task.readout() == Readout::Item {
+            return Err(ModelDirError::NoNextToken { directory: directory.to_owned(), task: task.kind() });
+        }
+        let model = build_model(planned, (task.vocab(), task.readout()), registry, &mut Init::outline(device));
+        return with_newest(directory, model.map_err(RunError::from)?);
     }
     if directory.join(PUBLISHED).is_file() {
         return load_published(directory, registry, device).map(|(_, model, _)| model);

@@ -80,16 +80,53 @@ pub enum Metric {
         /// Share of each expert in what was sent.
         shares: Vec<f64>,
     },
+    /// How the numbers of a parameter, or of its gradient, are distributed in a training step, before its update.
+    Histogram {
+        /// Optimiser steps taken, this one included.
+        step: u64,
+        /// `parameters/PATH` or `gradients/PATH`.
+        name: String,
+        /// The distribution.
+        #[serde(flatten)]
+        of: Histogram,
+    },
     /// One slice of an evaluation.
     Eval {
         /// Optimiser steps taken before it.
         step: u64,
-        /// `validation` or `test`.
+        /// `validation`, `test`, or `monitor` for the slices of `eval.monitor`.
         split: String,
         /// The scores.
         #[serde(flatten)]
         score: SliceScore,
     },
+}
+
+impl Metric {
+    /// Optimiser steps taken when it was recorded.
+    pub fn step(&self) -> u64 {
+        match self {
+            Self::Train { step, .. }
+            | Self::Routing { step, .. }
+            | Self::Histogram { step, .. }
+            | Self::Eval { step, .. } => *step,
+        }
+    }
+}
+
+/// Numbers counted in buckets of equal width.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// The smallest number.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+    /// Their sum.
+    pub sum: f64,
+    /// The sum of their squares.
+    pub sum_squares: f64,
+    /// How many are in each bucket, from the smallest to the largest.
+    pub counts: Vec<u64>,
 }
 
 /// Why training ended.
@@ -98,6 +135,10 @@ pub enum Metric {
 pub enum Stop {
     /// All steps were taken.
     Steps,
+    /// `train.tokens` were trained on.
+    Tokens,
+    /// `train.minutes` were over.
+    Time,
     /// Validation accuracy reached `eval.stop_at`.
     Target,
     /// `eval.patience` evaluations brought nothing better.
@@ -106,11 +147,17 @@ pub enum Stop {
 
 /// The content of `result.json`: everything that a report reads of a run.
 ///
-/// All of it but `timing` is a pure function of the config on a CPU.
+/// All of it but `timing` is a pure function of the config on a CPU, unless `train.minutes` ends the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
     /// Version of Heddle that made it.
     pub version: String,
+    /// Commit that the program was built from, with `-dirty` behind it if it had changes; none outside of a checkout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Version of Burn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burn: Option<String>,
     /// Name of the experiment.
     pub name: String,
     /// Name of the case (empty for a run outside a sweep).
@@ -137,6 +184,9 @@ pub struct RunResult {
     pub best_step: u64,
     /// Step at which validation accuracy first reached `eval.stop_at`.
     pub steps_to_target: Option<u64>,
+    /// Tokens trained on up to there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_to_target: Option<u64>,
     /// Why training ended.
     pub stop: Stop,
     /// Tokens trained on.
@@ -150,7 +200,7 @@ pub struct RunResult {
 }
 
 /// What the clock said of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// Seconds spent training, evaluation and interruptions left out.
     pub train_seconds: f64,
@@ -160,4 +210,10 @@ pub struct Timing {
     pub tokens_per_second: f64,
     /// Share of training time outside forward, backward and optimiser, 0 to 1.
     pub overhead: f64,
+    /// Seconds spent training until validation accuracy first reached `eval.stop_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_to_target: Option<f64>,
+    /// Threads of the start that finished the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
 }

@@ -15,11 +15,12 @@ use crate::Registry;
 use crate::config::{ConfigError, PlannedRun, RunConfig};
 use crate::device::{DeviceError, device};
 use crate::evaluate::evaluate;
-use crate::files::{FileError, create_dir, sweep_leftovers, write_atomic};
+use crate::files::{FileError, create_dir, remove_if_there, sweep_leftovers, write_atomic};
+use crate::gradients::first_without_chunks;
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::result::{RunResult, Timing};
-use crate::train::{Clock, TrainError, Trained, Trainer, record_scores};
+use crate::train::{Clock, Subject, TrainError, Trained, Trainer, record_scores};
 
 /// Why a run did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +97,7 @@ pub fn check(planned: &PlannedRun, registry: &Registry) -> Result<(), RunError> 
 
 struct Prepared {
     task: Box<dyn Task>,
+    monitor: Option<Box<dyn Task>>,
     device: burn::tensor::Device,
     model: Model,
 }
@@ -108,23 +110,56 @@ fn prepare(
     let config = &planned.config;
     let device = device(&config.device)?.autodiff();
     let task = build_task(config, registry)?;
-    if task.readout() == Readout::Item {
-        let text = format!(
-            "'{}' asks for many items at one position, which no model here has a read-out for yet; train another task, or \
-             take its data elsewhere with `heddle task sample`",
-            task.kind()
-        );
-        return Err(planned.blame("task.kind", &text).into());
-    }
+    let monitor = monitor(planned, registry)?;
     let slices = task.slices(Split::Train).len();
     if let Some(stage) = config.train.curriculum.iter().find(|stage| stage.weights.len() != slices) {
         let weights = stage.weights.len();
         let text = format!("a stage has {weights} weights, the task {slices} train slices; give one weight a slice");
         return Err(planned.blame("train.curriculum", &text).into());
     }
-    let model = Model::new(&config.model, task.vocab(), &registry.mixers, &mut init(&device, config.seed));
+    if config.train.chunk > 0
+        && let Some(name) = first_without_chunks(&config.model, &registry.mixers, &device.clone().inner())
+    {
+        let text = format!(
+            "`{name}` is not causal: in chunks it computes something else than at once; use 0, or another mixer"
+        );
+        return Err(planned.blame("train.chunk", &text).into());
+    }
+    let model = build_model(planned, (task.vocab(), task.readout()), registry, &mut init(&device, config.seed))?;
+    Ok(Prepared { task, monitor, device, model })
+}
+
+/// The task whose validation slices are those of `eval.monitor`.
+fn monitor(planned: &PlannedRun, registry: &Registry) -> Result<Option<Box<dyn Task>>, RunError> {
+    let config = &planned.config;
+    if config.eval.monitor.is_empty() {
+        return Ok(None);
+    }
+    let mut watched = config.clone();
+    let slices = config.eval.monitor.iter().cloned().map(Value::Object).collect();
+    watched.task.insert("validation".into(), Value::Array(slices));
+    let task = build_task(&watched, registry)
+        .map_err(|error| planned.blame("eval.monitor", &format!("as the task's `validation`: {error}")))?;
+    Ok(Some(task))
+}
+
+/// The model that a config describes, for a task of `vocab` tokens whose answers are read in one way or the other.
+///
+/// # Errors
+/// If its settings are impossible.
+pub(crate) fn build_model(
+    planned: &PlannedRun,
+    (vocab, readout): (usize, Readout),
+    registry: &Registry,
+    init: &mut Init,
+) -> Result<Model, ConfigError> {
+    let config = &planned.config.model;
+    let model = Model::new(config, vocab, &registry.mixers, init);
     let model = model.map_err(|error: ModelError| planned.blame(&error.key(), &error.to_string()))?;
-    Ok(Prepared { task, device, model })
+    Ok(match readout {
+        Readout::Token => model,
+        Readout::Item => model.with_item_readout(config, init),
+    })
 }
 
 /// The task that a config describes.
@@ -146,7 +181,7 @@ pub fn run(planned: &PlannedRun, registry: &Registry, options: &RunOptions) -> R
     if let Some(result) = finished(&directory)? {
         return Ok(Finished { directory, result, skipped: true, warnings: vec![] });
     }
-    let Prepared { task, device, model } = prepare(planned, registry, |device, seed| Init::new(seed, device))?;
+    let Prepared { task, monitor, device, model } = prepare(planned, registry, |device, seed| Init::new(seed, device))?;
     create_dir(&directory)?;
     let _lock = lock(&directory)?;
     sweep_leftovers(&directory)?;
@@ -155,7 +190,8 @@ pub fn run(planned: &PlannedRun, registry: &Registry, options: &RunOptions) -> R
 
     let parameters = model.num_params() as u64;
     let bar = progress::bar(planned.config.train.steps, options.progress);
-    let (trainer, warnings) = Trainer::open(&planned.config, &*task, model, &device, &directory, bar)?;
+    let subject = Subject { config: &planned.config, task: &*task, monitor: monitor.as_deref() };
+    let (trainer, warnings) = Trainer::open(subject, model, &device, &directory, bar)?;
     let trained = trainer.with_interrupt(options.interrupt.clone()).train().inspect_err(|error| {
         // Whatever else stops a run, such as a full disk, may have passed when it is taken up again.
         if let TrainError::Diverged { .. } = error {
@@ -191,11 +227,13 @@ fn conclude(
     let best = state.best.expect("training ends with an evaluation");
     let device = model.devices().remove(0);
     let test = evaluate(&model, task, Split::Test, config.seed, config.eval.batch, &device);
-    record_scores(&mut recorder, best.step, Split::Test, &test)?;
-    recorder.sync()?;
+    record_scores(&mut recorder, best.step, &Split::Test.to_string(), &test)?;
+    recorder.finish()?;
     let length = task.slices(Split::Test).iter().map(|slice| slice.length).max().unwrap_or(0);
     let result = RunResult {
         version: env!("CARGO_PKG_VERSION").into(),
+        commit: option_env!("HEDDLE_COMMIT").map(str::to_owned),
+        burn: option_env!("HEDDLE_BURN").map(str::to_owned),
         name: config.name.clone(),
         case: config.case.clone(),
         seed: config.seed,
@@ -209,6 +247,7 @@ fn conclude(
         steps: state.step,
         best_step: best.step,
         steps_to_target: state.steps_to_target,
+        tokens_to_target: state.tokens_to_target,
         stop: state.stop.expect("training has ended"),
         tokens: state.tokens,
         validation: best.validation,
@@ -245,7 +284,7 @@ pub(crate) fn lock(directory: &Path) -> Result<File, RunError> {
 const LOCK_TRIES: u32 = 5;
 
 /// File with the reason why a run failed.
-const FAILURE: &str = "failure.txt";
+pub(crate) const FAILURE: &str = "failure.txt";
 
 /// Why a run failed, if it did: it diverged, or the program broke down. To run it again would end the same way, so a sweep does
 /// that only on request.
@@ -258,13 +297,6 @@ pub(crate) fn note_failure(directory: &Path, reason: &str) {
     let _ = write_atomic(&directory.join(FAILURE), format!("{reason}\n").as_bytes());
 }
 
-fn remove_if_there(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::of("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
 fn timing(clock: Clock) -> Timing {
     let training = clock.training.max(f64::MIN_POSITIVE);
     Timing {
@@ -272,6 +304,8 @@ fn timing(clock: Clock) -> Timing {
         total_seconds: clock.total,
         tokens_per_second: clock.tokens as f64 / training,
         overhead: 1.0 - clock.computing / training,
+        seconds_to_target: clock.to_target,
+        threads: Some(rayon::current_num_threads()),
     }
 }
 

@@ -198,6 +198,8 @@ mod tests {
         };
         RunResult {
             version: String::new(),
+            commit: None,
+            burn: None,
             name: "x".into(),
             case: case.into(),
             seed,
@@ -211,12 +213,13 @@ mod tests {
             steps: 0,
             best_step: 0,
             steps_to_target: None,
+            tokens_to_target: None,
             stop: Stop::Steps,
             tokens: 0,
             validation: slices.iter().map(score).collect(),
             // The test says the opposite of validation, and must have no say.
             test: slices.iter().map(|(accuracy, loss)| score(&(1.0 - accuracy, -loss))).collect(),
-            timing: Timing { train_seconds: 0.0, total_seconds: 0.0, tokens_per_second: 0.0, overhead: 0.0 },
+            timing: Timing::default(),
         }
     }
 

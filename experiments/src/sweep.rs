@@ -258,9 +258,7 @@ impl Job {
 /// Steps that the records of a run show.
 pub(crate) fn steps_taken(directory: &Path) -> Option<u64> {
     let last = last_line(&directory.join("metrics.jsonl")).ok()?;
-    Some(match serde_json::from_str(&last).ok()? {
-        Metric::Train { step, .. } | Metric::Routing { step, .. } | Metric::Eval { step, .. } => step,
-    })
+    serde_json::from_str::<Metric>(&last).ok().map(|metric| metric.step())
 }
 
 /// The last whole line of a file that others may be writing to.

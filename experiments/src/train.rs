@@ -5,25 +5,27 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
 use burn::tensor::Device;
-use heddle_hybrid::{LayerGradients, LayerRouting, Model};
-use heddle_kernels::cross_entropy_at;
+use heddle_hybrid::Model;
 use heddle_tasks::{Split, Task};
 use indicatif::ProgressBar;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::average::Average;
 use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, Tensors, TrainState, parameters, with_parameters};
 use crate::config::{EvalConfig, RunConfig};
-use crate::data::{Batches, LabelledBatch};
-use crate::evaluate::{answers_from, evaluate, lowest_accuracy, routed_answers};
+use crate::data::Batches;
+use crate::evaluate::{evaluate, lowest_accuracy};
 use crate::files::{FileError, write_atomic};
+use crate::gradients::{BatchGradients, differentiate};
+use crate::histograms::histograms;
 use crate::interrupt::Interrupt;
 use crate::metrics::Recorder;
-use crate::optimizer::{Adam, StepReport};
+use crate::optimizer::{Optimizer, StepReport};
 use crate::result::{Metric, SliceScore, Stop};
+use crate::schedule::{Spent, learning_rate};
 
 /// Why training stopped short.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,9 @@ pub struct Clock {
     pub total: f64,
     /// Tokens trained on.
     pub tokens: u64,
+    /// Of the seconds of training, those until validation first reached the target.
+    #[serde(default)]
+    pub to_target: Option<f64>,
 }
 
 impl Clock {
@@ -96,17 +101,33 @@ fn chance(seed: u64, step: u64) -> u64 {
     rng.next_u64()
 }
 
+/// What the slices of `eval.monitor` are recorded as.
+const MONITOR: &str = "monitor";
+
 /// Name of the file that keeps a run's [`Clock`] between two starts.
 const CLOCK: &str = "clock.json";
+
+/// What is trained on, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The run's config.
+    pub config: &'a RunConfig,
+    /// Its task.
+    pub task: &'a dyn Task,
+    /// The task whose validation slices are the config's `eval.monitor`, if it has any.
+    pub monitor: Option<&'a dyn Task>,
+}
 
 /// One run in training.
 pub struct Trainer<'a> {
     config: &'a RunConfig,
-    task: &'a dyn Task,
+    subject: Subject<'a>,
     device: Device,
     directory: PathBuf,
     model: Model,
-    optimizer: Adam,
+    /// What is evaluated and kept in place of the model, if the config asks for it.
+    average: Option<Average>,
+    optimizer: Optimizer,
     batches: Batches<'a>,
     state: TrainState,
     best: Tensors,
@@ -135,35 +156,40 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// If the checkpoints cannot be used or the records cannot be opened.
     pub fn open(
-        config: &'a RunConfig,
-        task: &'a dyn Task,
-        model: Model,
+        subject: Subject<'a>,
+        mut model: Model,
         device: &Device,
         directory: &Path,
         bar: ProgressBar,
     ) -> Result<(Self, Vec<String>), TrainError> {
-        let mut optimizer = Adam::new(&config.train);
+        let Subject { config, task, .. } = subject;
+        let mut optimizer = Optimizer::new(&config.train);
         let (saved, warnings) = checkpoint::restore(&directory.join("checkpoint"))?.unzip();
-        let (model, state, best) = match saved {
-            None => (model, TrainState::default(), Tensors::new()),
-            Some(Checkpoint { state, model: tensors, moments, best }) => {
-                optimizer.restore(state.step, moments, &device.clone().inner());
-                (with_parameters(model, &tensors)?, state, best)
-            }
-        };
+        let (mut state, mut best, mut averaged) = (TrainState::default(), Tensors::new(), None);
+        if let Some(saved) = saved {
+            optimizer.restore(saved.state.step, saved.moments, &device.clone().inner());
+            model = with_parameters(model, &saved.model)?;
+            (state, best, averaged) = (saved.state, saved.best, Some(saved.average));
+        }
+        let average = (config.train.ema > 0.0).then(|| match &averaged {
+            None => Ok(model.valid()),
+            Some(tensors) => with_parameters(model.valid(), tensors),
+        });
+        let average = average.transpose()?.map(|start| Average::new(config.train.ema, start));
         bar.set_position(state.step);
         // A lost clock costs a figure in the report, not the run.
         let clock = fs::read(directory.join(CLOCK)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let clock: Clock = clock.filter(|_| state.step > 0).unwrap_or_default();
         let trainer = Self {
             config,
-            task,
+            subject,
             device: device.clone(),
             directory: directory.to_owned(),
             model,
+            average,
             optimizer,
             batches: Batches::new(task, config.seed, device).with_curriculum(&config.train.curriculum),
-            recorder: Recorder::open(directory, state.metrics_rows)?,
+            recorder: Recorder::open(directory, state.metrics_rows, &config.to_value())?,
             state,
             best,
             clock,
@@ -180,7 +206,7 @@ impl<'a> Trainer<'a> {
         Self { interrupt, ..self }
     }
 
-    /// Trains until the steps are taken, the target is reached or patience runs out.
+    /// Trains until a budget is used up, the target is reached or patience runs out.
     ///
     /// # Errors
     /// If training diverges, is interrupted or a file cannot be written; the last checkpoint then stands.
@@ -189,13 +215,16 @@ impl<'a> Trainer<'a> {
             self.step()?;
             let interrupted = self.interrupt.requested();
             let step = self.state.step;
-            let last = step >= self.config.train.steps;
-            if step.is_multiple_of(self.config.eval.every) || last {
-                self.evaluate(last)?;
+            let spent = self.spent().exhausted(&self.config.train);
+            let due = |every: u64| every > 0 && step.is_multiple_of(every);
+            let evaluates = due(self.config.eval.every) || spent.is_some();
+            if due(self.config.eval.monitor_every) || (evaluates && self.config.eval.monitor_every == 0) {
+                self.monitor()?;
+            }
+            if evaluates {
+                self.evaluate(spent)?;
                 self.save()?;
-            } else if interrupted
-                || (self.config.train.checkpoint_every > 0 && step.is_multiple_of(self.config.train.checkpoint_every))
-            {
+            } else if interrupted || due(self.config.train.checkpoint_every) {
                 self.save()?;
             }
             if interrupted && self.state.stop.is_none() {
@@ -209,47 +238,48 @@ impl<'a> Trainer<'a> {
         Ok(Trained { best, state: self.state, recorder: self.recorder, clock: self.clock })
     }
 
+    fn spent(&self) -> Spent {
+        Spent { steps: self.state.step, tokens: self.state.tokens, minutes: self.clock.training / 60.0 }
+    }
+
     fn step(&mut self) -> Result<(), TrainError> {
         let start = Instant::now();
-        let step = self.state.step + 1;
+        let (step, config) = (self.state.step + 1, &self.config.train);
         let diverged = |what: &str| TrainError::Diverged { step, seed: self.config.seed, what: what.into() };
-        let batch = self.batches.train(self.state.step, self.config.train.batch);
+        let before = self.spent();
+        self.batches.draw_train(self.state.step, config.batch);
+        let tokens = self.batches.dims().iter().product::<usize>() as u64;
         let computing = Instant::now();
         // What chance decides within a step (dropout) is a function of the seed and the step, so that it can be resumed.
         self.device.seed(chance(self.config.seed, step));
-        let LayerGradients { loss, gradients, routed } = self.differentiate(&batch);
-        let value = f64::from(loss.into_scalar::<f32>());
-        if !value.is_finite() {
-            return Err(diverged(&format!("the loss is {value}")));
+        let BatchGradients { loss, gradients, shares } = differentiate(&self.model, &self.batches, config);
+        if !loss.is_finite() {
+            return Err(diverged(&format!("the loss is {loss}")));
         }
+        if config.histograms > 0 && step.is_multiple_of(config.histograms) {
+            for (name, of) in histograms(&self.model, &gradients) {
+                self.recorder.record(&Metric::Histogram { step, name, of })?;
+            }
+        }
+        let lr = learning_rate(config, step, before.horizon_behind(tokens, config));
         let (model, report) =
-            self.optimizer.step(self.model.clone(), gradients).map_err(|error| diverged(&error.to_string()))?;
+            self.optimizer.step(self.model.clone(), gradients, lr).map_err(|error| diverged(&error.to_string()))?;
         self.model = model;
+        if let Some(average) = &mut self.average {
+            average.update(&self.model, step);
+        }
         self.clock.computing += computing.elapsed().as_secs_f64();
-        let [b, l] = batch.tokens.dims();
-        let tokens = (b * l) as u64;
         self.state.step = step;
         self.state.tokens += tokens;
         self.clock.tokens += tokens;
-        if step.is_multiple_of(self.config.train.log_every) || step == 1 {
-            self.log(value, report, self.clock.training + start.elapsed().as_secs_f64())?;
-            self.log_routing(&routed)?;
+        if step.is_multiple_of(config.log_every) || step == 1 {
+            self.log(loss, report, self.clock.training + start.elapsed().as_secs_f64())?;
+            for (layer, shares) in shares {
+                self.recorder.record(&Metric::Routing { step, layer, shares })?;
+            }
         }
         self.clock.training += start.elapsed().as_secs_f64();
         Ok(())
-    }
-
-    /// The loss of a batch and its gradients.
-    fn differentiate(&self, batch: &LabelledBatch) -> LayerGradients {
-        if self.config.train.gradient_checkpointing {
-            let loss = |hidden| cross_entropy_at(answers_from(&self.model, hidden, batch), batch.targets.clone());
-            return self.model.gradients_by_layer(batch.tokens.clone(), loss);
-        }
-        let (logits, routed) = routed_answers(&self.model, batch);
-        let loss = cross_entropy_at(logits, batch.targets.clone());
-        let objective = routed.iter().fold(loss.clone(), |sum, layer| sum + layer.routing.loss.clone());
-        let gradients = GradientsParams::from_grads(objective.backward(), &self.model);
-        LayerGradients { loss, gradients, routed }
     }
 
     fn log(&mut self, loss: f64, report: StepReport, now: f64) -> Result<(), TrainError> {
@@ -263,24 +293,32 @@ impl<'a> Trainer<'a> {
         Ok(self.recorder.record(&Metric::Train { step, loss, lr, grad_norm, tokens, tokens_per_second })?)
     }
 
-    fn log_routing(&mut self, routed: &[LayerRouting]) -> Result<(), TrainError> {
-        for LayerRouting { layer, routing } in routed {
-            let row = Metric::Routing { step: self.state.step, layer: *layer, shares: routing.shares() };
-            self.recorder.record(&row)?;
-        }
-        Ok(())
+    /// The model that counts, without gradients.
+    fn current(&self) -> Model {
+        self.average.as_ref().map_or_else(|| self.model.valid(), |average| average.model().clone())
     }
 
-    fn evaluate(&mut self, last: bool) -> Result<(), TrainError> {
-        let EvalConfig { stop_at, patience, batch, .. } = self.config.eval;
+    /// Scores of the validation slices of `task`.
+    fn scores(&self, task: &dyn Task) -> Vec<SliceScore> {
         let device = self.device.clone().inner();
-        let scores = evaluate(&self.model.valid(), self.task, Split::Validation, self.config.seed, batch, &device);
-        record_scores(&mut self.recorder, self.state.step, Split::Validation, &scores)?;
+        evaluate(&self.current(), task, Split::Validation, self.config.seed, self.config.eval.batch, &device)
+    }
+
+    fn monitor(&mut self) -> Result<(), TrainError> {
+        let Some(task) = self.subject.monitor else { return Ok(()) };
+        let scores = self.scores(task);
+        Ok(record_scores(&mut self.recorder, self.state.step, MONITOR, &scores)?)
+    }
+
+    fn evaluate(&mut self, spent: Option<Stop>) -> Result<(), TrainError> {
+        let EvalConfig { stop_at, patience, .. } = self.config.eval;
+        let scores = self.scores(self.subject.task);
+        record_scores(&mut self.recorder, self.state.step, &Split::Validation.to_string(), &scores)?;
         let accuracy = lowest_accuracy(&scores);
         let reached = accuracy >= stop_at;
         let better = self.state.best.as_ref().is_none_or(|best| rank(&scores) > rank(&best.validation));
         if better {
-            self.best = parameters(&self.model.valid());
+            self.best = parameters(&self.current());
             self.state.best = Some(Best { step: self.state.step, validation: scores });
             self.state.since_best = 0;
         } else {
@@ -288,12 +326,13 @@ impl<'a> Trainer<'a> {
         }
         if reached {
             self.state.steps_to_target.get_or_insert(self.state.step);
+            self.state.tokens_to_target.get_or_insert(self.state.tokens);
+            self.clock.to_target.get_or_insert(self.clock.training);
         }
-        self.state.stop = match (reached, patience > 0 && self.state.since_best >= patience, last) {
-            (true, _, _) => Some(Stop::Target),
-            (_, true, _) => Some(Stop::Patience),
-            (_, _, true) => Some(Stop::Steps),
-            _ => None,
+        self.state.stop = match (reached, patience > 0 && self.state.since_best >= patience) {
+            (true, _) => Some(Stop::Target),
+            (_, true) => Some(Stop::Patience),
+            _ => spent,
         };
         Ok(())
     }
@@ -305,6 +344,7 @@ impl<'a> Trainer<'a> {
             model: parameters(&self.model.valid()),
             moments: self.optimizer.moments().collect(),
             best: self.best.clone(),
+            average: self.average.as_ref().map(|average| parameters(average.model())).unwrap_or_default(),
         };
         match checkpoint::save(&self.directory.join("checkpoint"), &checkpoint) {
             Err(CheckpointError::NotFinite(name)) => {
@@ -331,8 +371,8 @@ impl From<CheckpointError> for TrainError {
 ///
 /// # Errors
 /// If a row cannot be written.
-pub fn record_scores(recorder: &mut Recorder, step: u64, split: Split, scores: &[SliceScore]) -> Result<(), FileError> {
-    let rows = scores.iter().map(|score| Metric::Eval { step, split: split.to_string(), score: score.clone() });
+pub fn record_scores(recorder: &mut Recorder, step: u64, split: &str, scores: &[SliceScore]) -> Result<(), FileError> {
+    let rows = scores.iter().map(|score| Metric::Eval { step, split: split.to_owned(), score: score.clone() });
     rows.into_iter().try_for_each(|row| recorder.record(&row))
 }
 

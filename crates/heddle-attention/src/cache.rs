@@ -13,6 +13,18 @@ use heddle_kernels::MixerState;
 ///
 /// Cloned arrays are shared until one of the clones grows, which then copies them. Where gradients may be asked for, a token
 /// is appended by a differentiable copy.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_attention::AttentionSettings;
+/// use heddle_kernels::{Init, Mixer, MixerSettings, MixerState};
+///
+/// let (device, settings) = (Device::flex(), AttentionSettings { window: Some(4), ..Default::default() });
+/// let block = settings.init(32, &mut Init::new(0, &device)).unwrap();
+/// let (_, cache) = block.forward(Tensor::ones([2, 9, 32], &device), block.state(2, 32, &device));
+/// // Nine tokens came, of which the next one sees three: in each of two sequences a key and a value, 32 wide.
+/// assert_eq!((cache.seen(), cache.len(), cache.bytes()), (9, 3, 4 * 2 * 3 * 2 * 32));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct KeyValueCache {
     /// Keys and values, each `[b, g, room, p]`; none where nothing is held.

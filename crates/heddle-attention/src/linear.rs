@@ -9,6 +9,21 @@ use heddle_kernels::{Init, Mixer, MixerSettings, SettingsError, SsdInput, linear
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`LinearAttention`].
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_attention::LinearAttentionSettings;
+/// use heddle_kernels::{Init, MixerSettings};
+///
+/// let mut init = Init::new(0, &Device::flex());
+/// let settings: LinearAttentionSettings = toml::from_str("heads = 2\nfeature_dim = 8").unwrap();
+/// // Queries and keys of two heads of width 8, values and outputs of the model's width.
+/// assert_eq!(settings.init(32, &mut init).unwrap().num_params(), 2 * 32 * (2 * 8) + 2 * 32 * 32);
+///
+/// let error = LinearAttentionSettings { heads: 3, ..settings }.init(32, &mut init).unwrap_err();
+/// let expected = "`heads`: 3 heads do not divide the model's width 32; use a divisor of `d_model`";
+/// assert_eq!(error.to_string(), expected);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearAttentionSettings {
@@ -27,6 +42,22 @@ impl Default for LinearAttentionSettings {
 }
 
 /// What queries and keys become before their product is taken.
+///
+/// More features tell more keys apart, at the price of more state:
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_attention::{FeatureMap, LinearAttentionSettings};
+/// use heddle_kernels::{Init, Mixer, MixerSettings};
+///
+/// let bytes = |feature_map| {
+///     let settings = LinearAttentionSettings { heads: 1, feature_dim: Some(4), feature_map };
+///     settings.init(8, &mut Init::new(0, &Device::flex())).unwrap().state_bytes(100, 8)
+/// };
+/// // For each feature of the key a sum of values, 8 wide, and one of weights.
+/// assert_eq!(bytes(FeatureMap::Elu), 4 * (8 + 1) * 4);
+/// assert_eq!(bytes(FeatureMap::Taylor), 4 * (8 + 1) * (1 + 4 + 16));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureMap {

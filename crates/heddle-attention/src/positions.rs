@@ -8,6 +8,24 @@ use serde::{Deserialize, Serialize};
 use crate::AttentionSettings;
 
 /// How attention knows where a token stands.
+///
+/// What the third of three tokens that are all alike looks at:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_attention::{AttentionSettings, Positions};
+/// use heddle_kernels::{Init, Mixer, MixerSettings};
+///
+/// let weights = |positions| {
+///     let (device, settings) = (Device::flex(), AttentionSettings { positions, ..Default::default() });
+///     let block = settings.init(8, &mut Init::new(0, &device)).unwrap();
+///     let map = block.attention_map(Tensor::ones([1, 3, 8], &device), 2..3).unwrap();
+///     map.into_data().try_to_vec::<f32>().unwrap()
+/// };
+/// assert!(weights(Positions::None).iter().all(|weight| (weight - 1.0 / 3.0).abs() < 1e-6));
+/// // The nearer, the more.
+/// assert!(weights(Positions::Alibi).is_sorted_by(|further, nearer| further < nearer));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Positions {
@@ -24,6 +42,25 @@ pub enum Positions {
 }
 
 /// How rotary wavelengths are stretched for sequences longer than a model was trained on.
+///
+/// With all wavelengths doubled, two tokens two apart look at each other as if they were neighbours:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_attention::{AttentionSettings, RopeScaling};
+/// use heddle_kernels::{Init, Mixer, MixerSettings};
+///
+/// // What a token gives to the one `distance` before it, over what it gives to itself; all tokens are alike.
+/// let ratio = |rope_scaling, distance: usize| {
+///     let (device, settings) = (Device::flex(), AttentionSettings { rope_scaling, ..Default::default() });
+///     let block = settings.init(8, &mut Init::new(0, &device)).unwrap();
+///     let map = block.attention_map(Tensor::ones([1, 3, 8], &device), 2..3).unwrap();
+///     let weights = map.into_data().try_to_vec::<f32>().unwrap();
+///     weights[2 - distance] / weights[2]
+/// };
+/// let doubled = ratio(Some(RopeScaling::Linear { factor: 2.0 }), 2);
+/// assert!((doubled - ratio(None, 1)).abs() < 1e-5 && (doubled - ratio(None, 2)).abs() > 1e-3);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RopeScaling {

@@ -10,6 +10,20 @@ use crate::sparsity::GrowingMask;
 use crate::{Attention, Positions, RopeScaling, Sparsity};
 
 /// Settings of [`Attention`].
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_attention::AttentionSettings;
+/// use heddle_kernels::{Init, Mixer, MixerSettings};
+///
+/// let mut init = Init::new(0, &Device::flex());
+/// let settings: AttentionSettings = toml::from_str("heads = 8\nkv_heads = 2\nwindow = 100").unwrap();
+/// // The cache holds keys and values of two heads, 8 wide, for the 99 tokens that the next one sees beside itself.
+/// assert_eq!(settings.init(64, &mut init).unwrap().state_bytes(1000, 64), 4 * 99 * 2 * (2 * 8));
+///
+/// let error = AttentionSettings { kv_heads: Some(3), ..settings }.init(64, &mut init).unwrap_err();
+/// assert_eq!(error.to_string(), "`kv_heads`: 3 key/value heads do not divide 8 heads; use a divisor of `heads`");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AttentionSettings {

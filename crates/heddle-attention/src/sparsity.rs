@@ -9,6 +9,18 @@ use serde::{Deserialize, Serialize};
 
 /// Attention to some blocks of positions only: which blocks of keys a block of queries sees. Windows, strides and numbers of
 /// blocks count blocks. The cost falls with the share of blocks that are there.
+///
+/// ```
+/// use heddle_attention::Sparsity;
+///
+/// let table = "pattern = 'strided'\nblock = 16\nwindow = 2\nstride = 4";
+/// let sparsity: Sparsity = toml::from_str(table).unwrap();
+/// // A block sees itself, the one before it and every fourth.
+/// let seen: Vec<usize> = (0..=9).filter(|column| sparsity.sees(9, *column)).collect();
+/// assert_eq!(seen, [3, 7, 8, 9]);
+/// // Of ten blocks each sees up to ten, and here 25 are left of 55 pairs.
+/// assert_eq!(sparsity.density(160), 25.0 / 55.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "pattern", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Sparsity {

@@ -87,6 +87,17 @@ impl Default for ModelConfig {
 }
 
 /// An entry of [`ModelConfig::layers`].
+///
+/// ```
+/// use heddle_hybrid::{LayerItem, ModelConfig};
+///
+/// let json = r#"{"repeat": 2, "layers": ["mamba * 3", "attention"]}"#;
+/// let twice: LayerItem = serde_json::from_str(json).unwrap();
+/// let layers = vec![LayerItem::Name("mamba * 3".into()), LayerItem::Name("attention".into())];
+/// assert_eq!(twice, LayerItem::Repeat { repeat: 2, layers });
+/// let config = ModelConfig { layers: vec![twice], ..Default::default() };
+/// assert_eq!(config.layer_names().unwrap().len(), 2 * (3 + 1));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields, expecting = "a layer is a name, or a table of `repeat` and `layers`")]
 pub enum LayerItem {
@@ -109,6 +120,16 @@ pub enum LayerItem {
 ///
 /// What stands before a `>`, as in `attention+mlp>mamba`, is a feed: its parts make up a chain beside the stream, whose
 /// result is added to what the first part behind the `>` reads, and not to the stream.
+///
+/// ```
+/// use heddle_hybrid::ModelConfig;
+///
+/// let config: ModelConfig = serde_json::from_str(r#"{"layers": ["attention + mlp > mamba | gru"]}"#).unwrap();
+/// let layer = config.layer_names().unwrap().remove(0);
+/// assert_eq!((layer.mixers.join(" and "), &layer.channel), ("mamba and gru".to_owned(), &None));
+/// assert_eq!(layer.feed.as_ref().unwrap().channel.as_deref(), Some("mlp"));
+/// assert_eq!(layer.to_string(), "attention+mlp>mamba|gru");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LayerName {
     /// The feed, which has none itself.

@@ -48,6 +48,19 @@ pub struct Cost {
 }
 
 /// Bytes of state of one sequence, with every number in f32; in bf16 it is half of that.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_hybrid::{Cost, Init, MixerRegistry, Model, preset};
+///
+/// let samba = preset("samba").unwrap();
+/// let mut init = Init::outline(&Device::flex());
+/// let model = Model::new(&samba.model, samba.vocab, &MixerRegistry::default(), &mut init).unwrap();
+/// let state = |length| Cost::new(&samba.model, &model, length).state;
+/// // Mamba's part is there from the start; the caches grow until their windows are full.
+/// assert_eq!((state(1000).fixed, state(1000).growing), (state(0).total(), 1000 * state(1).growing));
+/// assert_eq!(state(2048), state(100_000));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StateBytes {
     /// What is there whatever the length: states of recurrences and convolutions.
@@ -57,6 +70,19 @@ pub struct StateBytes {
 }
 
 /// What all layers of one name cost together.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_hybrid::{Cost, Init, MixerRegistry, Model, preset};
+///
+/// let samba = preset("samba").unwrap();
+/// let mut init = Init::outline(&Device::flex());
+/// let model = Model::new(&samba.model, samba.vocab, &MixerRegistry::default(), &mut init).unwrap();
+/// let layers = Cost::new(&samba.model, &model, 2048).layers;
+/// let counts: Vec<_> = layers.iter().map(|layer| (layer.name.as_str(), layer.count)).collect();
+/// assert_eq!(counts, [("mamba+mlp", 6), ("attention+mlp", 6)]);
+/// assert!(layers[0].state.total() < layers[1].state.total());
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerCost {
     /// The name, as in the config.

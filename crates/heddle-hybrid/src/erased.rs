@@ -12,10 +12,42 @@ use burn::tensor::{Device, Tensor};
 use heddle_kernels::{Mixer, MixerState};
 
 /// A [`Mixer`] of some type, and itself a [`Module`].
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_attention::AttentionSettings;
+/// use heddle_hybrid::{AnyMixer, Init, MixerSettings};
+/// use heddle_ssm::MambaSettings;
+///
+/// let device = Device::flex();
+/// let mut init = Init::new(0, &device);
+/// let mixers = [
+///     AnyMixer::new(MambaSettings::default().init(16, &mut init).unwrap()),
+///     AnyMixer::new(AttentionSettings::default().init(16, &mut init).unwrap()),
+/// ];
+/// let start = Tensor::<3>::ones([1, 5, 16], &device);
+/// let end = mixers.iter().fold(start, |x, mixer| mixer.forward(x, mixer.state(1, 16, &device)).0);
+/// assert_eq!(end.dims(), [1, 5, 16]);
+/// ```
 #[derive(Debug)]
 pub struct AnyMixer(Box<dyn ErasedMixer>);
 
 /// The state of an [`AnyMixer`].
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_hybrid::{AnyMixer, Init, MixerSettings};
+/// use heddle_ssm::MambaSettings;
+///
+/// let device = Device::flex();
+/// let mixer = AnyMixer::new(MambaSettings::default().init(16, &mut Init::new(0, &device)).unwrap());
+/// let (_, state) = mixer.forward(Tensor::ones([1, 5, 16], &device), mixer.state(1, 16, &device));
+/// assert_eq!(state.bytes() as u64, mixer.state_bytes(5, 16));
+/// // One beginning is gone on from twice.
+/// let next = |token: f32| mixer.forward(Tensor::full([1, 1, 16], token, &device), state.clone()).0.into_data();
+/// assert_ne!(next(1.0), next(2.0));
+/// assert_eq!(next(1.0), next(1.0));
+/// ```
 #[derive(Debug)]
 pub struct AnyState(Box<dyn ErasedState>);
 

@@ -3,6 +3,23 @@
 use heddle_kernels::SettingsError;
 
 /// A model that cannot be built, and where in its config the reason is.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+///
+/// let error = |json: &str| {
+///     let config: ModelConfig = serde_json::from_str(json).unwrap();
+///     Model::new(&config, 10, &MixerRegistry::default(), &mut Init::outline(&Device::flex())).unwrap_err()
+/// };
+/// let undescribed = error(r#"{"layers": ["gru"], "mixer": {"mamba": {"kind": "mamba"}}}"#);
+/// let expected = "`model.layers`: layer `gru` names `gru`, which no `model.mixer.gru` describes; described: mamba";
+/// assert_eq!(undescribed.to_string(), expected);
+///
+/// let part = error(r#"{"layers": ["mamba"], "mixer": {"mamba": {"kind": "mamba", "d_state": 0}}}"#);
+/// assert_eq!(part.key(), "model.mixer.mamba.d_state");
+/// assert!(part.to_string().starts_with("`model.mixer.mamba`: `d_state`: "));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
     /// The list of layers.

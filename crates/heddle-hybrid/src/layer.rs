@@ -23,7 +23,7 @@ use crate::{AnyMixer, AnyState, ChannelMixer, Routing};
 ///
 /// A mixer that reads the embedding `e` as well reads `[x + f, e]` in place of `x + f`.
 #[derive(Module, Debug)]
-pub struct Layer {
+pub(crate) struct Layer {
     pub(crate) mixer_norm: Option<Slot<Norm>>,
     pub(crate) mixer: Option<Slot<AnyMixer>>,
     pub(crate) mixer_out_norm: Option<Norm>,

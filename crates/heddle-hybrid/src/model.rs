@@ -8,6 +8,7 @@ use heddle_kernels::{Init, embed, linear, on_workers, unembed};
 use crate::build::Builder;
 use crate::layer::{Common, Layer, LayerState, scaled};
 use crate::norm::{Norm, NormPlacement};
+use crate::readout::ItemReadout;
 use crate::shared::Pool;
 use crate::{MixerRegistry, ModelConfig, ModelError, Routing};
 
@@ -41,6 +42,7 @@ pub struct Model {
     pub(crate) layers: Vec<Layer>,
     norm: Option<Norm>,
     pub(crate) head: Option<Linear>,
+    items: Option<ItemReadout>,
     #[module(skip)]
     embedding_scale: f64,
     #[module(skip)]
@@ -50,6 +52,22 @@ pub struct Model {
 }
 
 /// The states of a model's layers.
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+///
+/// let json = r#"{"d_model": 16, "layers": ["mamba"], "mixer": {"mamba": {"kind": "mamba"}}}"#;
+/// let (config, device): (ModelConfig, _) = (serde_json::from_str(json).unwrap(), Device::flex());
+/// let model = Model::new(&config, 10, &MixerRegistry::default(), &mut Init::new(0, &device)).unwrap();
+/// let tokens = |tokens: &[i32]| Tensor::<1, Int>::from_ints(tokens, &device).unsqueeze::<2>();
+/// // A text in two pieces is the text in one.
+/// let (_, state) = model.forward(tokens(&[1, 2, 3]), model.state(1, &device));
+/// assert_eq!(state.bytes() as u64, model.state_bytes(3));
+/// let (pieces, _) = model.score_next(tokens(&[4, 5]), state);
+/// let (whole, _) = model.score_next(tokens(&[1, 2, 3, 4, 5]), model.state(1, &device));
+/// assert!((pieces - whole).abs().max().into_scalar::<f32>() < 1e-5);
+/// ```
 #[derive(Clone, Debug)]
 pub struct ModelState(Vec<LayerState>);
 
@@ -66,6 +84,20 @@ impl ModelState {
 }
 
 /// Where the tokens of a layer were sent.
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+///
+/// let json = r#"{"d_model": 16, "layers": ["gru", "gru+moe"], "mixer": {"gru": {"kind": "gru"}},
+///     "channel": {"moe": {"kind": "moe", "experts": 4, "active": 2}}}"#;
+/// let (config, device): (ModelConfig, _) = (serde_json::from_str(json).unwrap(), Device::flex());
+/// let model = Model::new(&config, 10, &MixerRegistry::default(), &mut Init::new(0, &device)).unwrap();
+/// let tokens = Tensor::<2, Int>::from_ints([[1, 2, 3]], &device);
+/// let (_, _, routed) = model.forward_routed(tokens, model.state(1, &device));
+/// assert_eq!((routed.len(), routed[0].layer), (1, 1));
+/// assert_eq!(routed[0].routing.counts.iter().sum::<u64>(), 2 * 3);
+/// ```
 #[derive(Clone, Debug)]
 pub struct LayerRouting {
     /// The layer, from 0.
@@ -108,10 +140,42 @@ impl Model {
             layers,
             norm: (config.norm_placement != NormPlacement::Post).then(|| Norm::new(config, config.d_model, init)),
             head: (!config.tied).then(|| init.linear(config.d_model, vocab, config.head_bias)),
+            items: None,
             embedding_scale: config.embedding_scale,
             logit_scale: config.logit_scale,
             logit_softcap: config.logit_softcap,
         })
+    }
+
+    /// The same model with an [`ItemReadout`] before its last norm: it tells by [`item_logits`](Self::item_logits) what a
+    /// hidden state holds, and no longer which token comes next.
+    ///
+    /// The parameters that it had stay as they are; those of the read-out are drawn next.
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Int, Tensor};
+    /// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+    ///
+    /// let config: ModelConfig = serde_json::from_str(
+    ///     r#"{"d_model": 16, "layers": ["gru"], "mixer": {"gru": {"kind": "gru"}}}"#,
+    /// ).unwrap();
+    /// let device = Device::flex();
+    /// let mut init = Init::new(0, &device);
+    /// let model = Model::new(&config, 10, &MixerRegistry::default(), &mut init).unwrap();
+    /// let model = model.with_item_readout(&config, &mut init);
+    /// let tokens = Tensor::<2, Int>::from_ints([[4, 2, 9]], &device);
+    /// let (hidden, _state) = model.forward(tokens, model.state(1, &device));
+    /// // What stood at positions 0 and 1, asked of the last hidden state.
+    /// let last = hidden.reshape([3, 16]).select(0, Tensor::from_ints([2, 2], &device));
+    /// assert_eq!(model.item_logits(last, Tensor::from_ints([0, 1], &device)).dims(), [2, 10]);
+    /// ```
+    pub fn with_item_readout(self, config: &ModelConfig, init: &mut Init) -> Self {
+        Self { items: Some(ItemReadout::new(config, init)), ..self }
+    }
+
+    /// Whether it has a [read-out of items](Self::with_item_readout).
+    pub fn reads_items(&self) -> bool {
+        self.items.is_some()
     }
 
     /// The state before the first token of `batch` sequences.
@@ -120,7 +184,8 @@ impl Model {
         ModelState(self.layers.iter().map(|layer| layer.state(&self.shared, sizes, device)).collect())
     }
 
-    /// The normalised hidden state of every token, and the state after the last.
+    /// The normalised hidden state of every token, and the state after the last. Before an [`ItemReadout`] it is not
+    /// normalised.
     ///
     /// The head is left out: few positions carry a label, and it is the dearest part of a small model.
     ///
@@ -194,11 +259,11 @@ impl Model {
         self.dropout.forward(scaled(embed(self.embedding.val(), tokens), self.embedding_scale))
     }
 
-    /// What the head reads, of what the last layer leaves: `[b, l, d]`.
+    /// What [`forward`](Self::forward) makes of what the last layer leaves: `[b, l, d]`.
     pub(crate) fn normalised(&self, x: Tensor<3>) -> Tensor<3> {
         match &self.norm {
-            Some(norm) => norm.forward(x),
-            None => x,
+            Some(norm) if self.items.is_none() => norm.forward(x),
+            _ => x,
         }
     }
 
@@ -206,7 +271,34 @@ impl Model {
     ///
     /// # Shapes
     /// - `hidden`: `[rows, d]`; returned: `[rows, v]`
+    ///
+    /// # Panics
+    /// If the model reads out items.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        assert!(self.items.is_none(), "model: it reads out items, and scores no next token");
+        self.scores(hidden)
+    }
+
+    /// Scores of the token at a position of the sequence that a hidden state holds, for chosen rows of the hidden state.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[rows, d]`; `items`, the positions: `[rows]`; returned: `[rows, v]`
+    ///
+    /// # Panics
+    /// If the shapes disagree, or the model has no [read-out of items](Self::with_item_readout).
+    pub fn item_logits(&self, hidden: Tensor<2>, items: Tensor<1, Int>) -> Tensor<2> {
+        let readout = self.items.as_ref().expect("model: it has no read-out of items");
+        let [rows, d] = hidden.dims();
+        assert!(items.dims() == [rows], "model: {} items for {rows} hidden states", items.dims()[0]);
+        let x = readout.forward(hidden, items);
+        self.scores(match &self.norm {
+            Some(norm) => norm.forward(x.reshape([1, rows, d])).reshape([rows, d]),
+            None => x,
+        })
+    }
+
+    /// What the head makes of what it reads.
+    fn scores(&self, hidden: Tensor<2>) -> Tensor<2> {
         let logits = match &self.head {
             Some(head) => linear(hidden, head),
             None => unembed(hidden, self.embedding.val()),
@@ -244,9 +336,9 @@ impl Model {
         layers + labels as u64 * self.head_flops()
     }
 
-    /// Floating-point operations of the head for one token.
+    /// Floating-point operations of the head, and of what reads out items, for one label.
     pub(crate) fn head_flops(&self) -> u64 {
-        2 * (self.d_model() * self.vocab()) as u64
+        2 * (self.d_model() * self.vocab()) as u64 + self.items.as_ref().map_or(0, ItemReadout::flops)
     }
 }
 

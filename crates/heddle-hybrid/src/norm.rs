@@ -8,6 +8,20 @@ use serde::{Deserialize, Serialize};
 use crate::ModelConfig;
 
 /// What a norm divides by.
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+///
+/// let params = |json: &str| {
+///     let part = r#""d_model": 16, "layers": ["gru"], "mixer": {"gru": {"kind": "gru"}}"#;
+///     let config: ModelConfig = serde_json::from_str(&format!("{{{part}, {json}}}")).unwrap();
+///     let mut init = Init::outline(&Device::flex());
+///     Model::new(&config, 10, &MixerRegistry::default(), &mut init).unwrap().num_params()
+/// };
+/// // The norm of the layer's mixer and the one before the head have a shift of each channel.
+/// assert_eq!(params(r#""norm": "layer""#) - params(r#""norm": "rms""#), 2 * 16);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NormKind {
@@ -18,6 +32,21 @@ pub enum NormKind {
 }
 
 /// Where the norms of a layer stand around what it adds to the stream, `f`.
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+///
+/// let params = |json: &str| {
+///     let part = r#""d_model": 16, "layers": ["gru"], "mixer": {"gru": {"kind": "gru"}}"#;
+///     let config: ModelConfig = serde_json::from_str(&format!("{{{part}, {json}}}")).unwrap();
+///     let mut init = Init::outline(&Device::flex());
+///     Model::new(&config, 10, &MixerRegistry::default(), &mut init).unwrap().num_params()
+/// };
+/// let [pre, post, sandwich] = ["pre", "post", "sandwich"].map(|place| params(&format!(r#""norm_placement": "{place}""#)));
+/// // A layer of one part has a norm, or two around the part; the one before the head is there or not.
+/// assert_eq!((post, sandwich), (pre - 16, pre + 16));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NormPlacement {
@@ -38,7 +67,7 @@ pub enum NormPlacement {
 ///
 /// The parameter is γ, or γ − 1 where the model says `norm_plus_one`; both start at γ = 1.
 #[derive(Module, Debug)]
-pub struct Norm {
+pub(crate) struct Norm {
     gamma: Param<Tensor<1>>,
     beta: Option<Param<Tensor<1>>>,
     #[module(skip)]

@@ -8,6 +8,23 @@ use serde_json::Value;
 use crate::registry::KindTable;
 
 /// How the uses of a named mixer or channel mixer belong together.
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+///
+/// let params = |layers: usize, settings: &str| {
+///     let json = format!(
+///         r#"{{"d_model": 16, "layers": ["gru * {layers}"], "mixer": {{"gru": {{"kind": "gru" {settings}}}}}}}"#
+///     );
+///     let config: ModelConfig = serde_json::from_str(&json).unwrap();
+///     let mut init = Init::outline(&Device::flex());
+///     Model::new(&config, 10, &MixerRegistry::default(), &mut init).unwrap().num_params()
+/// };
+/// // Of three layers the second and the third add a norm, or nothing.
+/// assert_eq!(params(3, r#", "shared": true"#), params(1, "") + 2 * 16);
+/// assert_eq!(params(3, r#", "shared": true, "shared_norm": true"#), params(1, ""));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sharing {
@@ -25,6 +42,22 @@ pub struct Sharing {
 }
 
 /// What surrounds a named mixer inside its layer.
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_hybrid::{Init, MixerRegistry, Model, ModelConfig};
+///
+/// let params = |settings: &str| {
+///     let json = format!(
+///         r#"{{"d_model": 16, "layers": ["x"], "mixer": {{"x": {{"kind": "attention", "head_dim": 16 {settings}}}}}}}"#
+///     );
+///     let config: ModelConfig = serde_json::from_str(&json).unwrap();
+///     let mut init = Init::outline(&Device::flex());
+///     Model::new(&config, 10, &MixerRegistry::default(), &mut init).unwrap().num_params()
+/// };
+/// // Queries, keys and values are made of twice as many numbers, which are all normalised.
+/// assert_eq!(params(r#", "with_embedding": true"#) - params(""), 3 * 16 * 16 + 16);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Surroundings {

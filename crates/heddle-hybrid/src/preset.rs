@@ -40,6 +40,13 @@ presets!(
 );
 
 /// A published model: its architecture and sizes.
+///
+/// ```
+/// let mistral = heddle_hybrid::preset("mistral").unwrap();
+/// assert_eq!((mistral.vocab, mistral.model.d_model), (32_000, 4096));
+/// assert_eq!(mistral.model.mixer["attention"]["window"], 4096);
+/// assert!(mistral.about.contains("Mistral"));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preset {
     /// Which model it is, where its numbers are from, and what is different here.

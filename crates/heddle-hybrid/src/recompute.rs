@@ -8,6 +8,24 @@ use crate::layer::Common;
 use crate::{LayerRouting, Model};
 
 /// What [`Model::gradients_by_layer`] computes.
+///
+/// ```
+/// use burn::optim::SgdConfig;
+/// use burn::tensor::{Device, Int, Tensor};
+/// use heddle_hybrid::{Init, LayerGradients, MixerRegistry, Model, ModelConfig};
+///
+/// let json = r#"{"d_model": 16, "layers": ["gru * 2"], "mixer": {"gru": {"kind": "gru"}}}"#;
+/// let (config, device): (ModelConfig, _) = (serde_json::from_str(json).unwrap(), Device::flex().autodiff());
+/// let mut model = Model::new(&config, 10, &MixerRegistry::default(), &mut Init::new(0, &device)).unwrap();
+/// let (mut sgd, mut losses) = (SgdConfig::new().init(), vec![]);
+/// for _ in 0..2 {
+///     let tokens = Tensor::<2, Int>::from_ints([[1, 2, 3]], &device);
+///     let found: LayerGradients = model.gradients_by_layer(tokens, |hidden| (hidden - 1.0).square().mean());
+///     losses.push(found.loss.into_scalar::<f32>());
+///     model = sgd.step(0.1, model, found.gradients);
+/// }
+/// assert!(losses[1] < losses[0]);
+/// ```
 #[derive(Debug)]
 pub struct LayerGradients {
     /// The loss, without those of mixtures of experts: `[1]`.

@@ -249,6 +249,32 @@ pub fn map_by_channel(
 }
 
 /// The state of a [`Mixer`]: tensors, carried from chunk to chunk.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::MixerState;
+///
+/// #[derive(Clone, Debug)]
+/// struct Cache {
+///     keys: Tensor<3>,
+///     seen: usize,
+/// }
+///
+/// impl MixerState for Cache {
+///     fn bytes(&self) -> usize {
+///         self.keys.bytes()
+///     }
+///     fn detach(self) -> Self {
+///         Self { keys: self.keys.detach(), ..self }
+///     }
+/// }
+///
+/// // A pair of states is one, too. Tensors count, of both sequences of the batch.
+/// let device = Device::flex();
+/// let cache = Cache { keys: Tensor::zeros([2, 5, 8], &device), seen: 5 };
+/// let state = (cache, Tensor::<2>::zeros([2, 3], &device)).detach();
+/// assert_eq!((state.bytes(), state.0.seen), (4 * 2 * (5 * 8 + 3), 5));
+/// ```
 pub trait MixerState: Clone + Debug + Send + 'static {
     /// Bytes of the numbers it holds, over the whole batch.
     fn bytes(&self) -> usize;
@@ -282,6 +308,56 @@ impl<A: MixerState, B: MixerState> MixerState for (A, B) {
 /// The settings of a [`Mixer`] as they stand in a config table.
 ///
 /// `Default` gives every key its default; a key that serialises to null is optional.
+///
+/// ```
+/// use heddle_kernels::{Init, Mixer, MixerSettings, SettingsError};
+/// # use burn::{module::Module, tensor::{Device, Tensor}};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct DelaySettings {
+///     tokens: usize,
+/// }
+///
+/// impl MixerSettings for DelaySettings {
+///     type Mixer = Delay;
+///     fn init(&self, _d_model: usize, _init: &mut Init) -> Result<Delay, SettingsError> {
+///         match self.tokens {
+///             0 => Err(SettingsError::new("tokens", "0 is no delay", "use 1 or more")),
+///             tokens => Ok(Delay { tokens }),
+///         }
+///     }
+/// }
+/// # #[derive(Module, Debug)]
+/// # struct Delay {
+/// #     #[module(skip)]
+/// #     tokens: usize,
+/// # }
+/// # impl Mixer for Delay {
+/// #     type State = Tensor<3>;
+/// #     fn state(&self, batch: usize, d_model: usize, device: &Device) -> Tensor<3> {
+/// #         Tensor::zeros([batch, self.tokens, d_model], device)
+/// #     }
+/// #     fn forward(&self, x: Tensor<3>, state: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+/// #         let l = x.dims()[1];
+/// #         let all = Tensor::cat(vec![state, x], 1);
+/// #         (all.clone().narrow(1, 0, l), all.narrow(1, l, self.tokens))
+/// #     }
+/// #     fn state_bytes(&self, _length: usize, d_model: usize) -> u64 {
+/// #         4 * (self.tokens * d_model) as u64
+/// #     }
+/// #     fn flops(&self, _length: usize, _d_model: usize) -> u64 {
+/// #         0
+/// #     }
+/// # }
+///
+/// let mut init = Init::new(0, &Device::flex());
+/// let two: DelaySettings = toml::from_str("tokens = 2").unwrap();
+/// assert_eq!(two.init(16, &mut init).unwrap().state_bytes(1000, 16), 4 * 2 * 16);
+/// let error = DelaySettings::default().init(16, &mut init).unwrap_err();
+/// assert_eq!(error.to_string(), "`tokens`: 0 is no delay; use 1 or more");
+/// ```
 pub trait MixerSettings: Default + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The block that these settings describe.
     type Mixer: Mixer;
@@ -309,6 +385,13 @@ pub trait MixerSettings: Default + Clone + Debug + Serialize + DeserializeOwned 
 }
 
 /// Settings that no block can be built from.
+///
+/// ```
+/// use heddle_kernels::SettingsError;
+///
+/// let error = SettingsError::new("heads", "3 does not divide the width 64", "use a divisor of it");
+/// assert_eq!(error.to_string(), "`heads`: 3 does not divide the width 64; use a divisor of it");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}`: {problem}; {remedy}")]
 pub struct SettingsError {

@@ -11,6 +11,17 @@ use serde::{Deserialize, Serialize};
 use crate::settings::{at_least, init_conv, init_conv_bias};
 
 /// Settings of [`BaseConv`].
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_kernels::{Init, MixerSettings};
+/// use heddle_ssm::BaseConvSettings;
+///
+/// let settings: BaseConvSettings = toml::from_str("d_conv = 5").unwrap();
+/// let block = settings.init(16, &mut Init::new(0, &Device::flex())).unwrap();
+/// // The linear map and a filter of five weights a channel, both with a bias.
+/// assert_eq!(block.num_params(), 16 * 16 + 16 + 16 * 5 + 16);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BaseConvSettings {

@@ -14,6 +14,20 @@ use serde::{Deserialize, Serialize};
 use crate::settings::{at_least, check_dt, check_eps, divides, init_dt_bias};
 
 /// Settings of [`DeltaNet`]; the defaults are those of gated DeltaNet.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_kernels::{Init, Mixer, MixerSettings};
+/// use heddle_ssm::DeltaNetSettings;
+///
+/// let state_bytes = |table: &str| {
+///     let settings: DeltaNetSettings = toml::from_str(table).unwrap();
+///     settings.init(32, &mut Init::new(0, &Device::flex())).unwrap().state_bytes(1000, 32)
+/// };
+/// // Two heads with keys of 16. With decay the values are twice as wide; three inputs wait for the convolution.
+/// assert_eq!(state_bytes("heads = 2"), 4 * (2 * 16 * 32 + 3 * 2 * (16 + 16 + 32)));
+/// assert_eq!(state_bytes("heads = 2\ndecay = false"), 4 * (2 * 16 * 16 + 3 * 2 * (16 + 16 + 16)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeltaNetSettings {

@@ -9,6 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::settings::at_least;
 
 /// Settings of [`Gru`].
+///
+/// ```
+/// use heddle_ssm::GruSettings;
+///
+/// let settings: GruSettings = toml::from_str("d_hidden = 24").unwrap();
+/// assert_eq!(settings.d_hidden, Some(24));
+/// // A key that is misspelt is not passed over.
+/// let error = toml::from_str::<GruSettings>("hidden = 24").unwrap_err();
+/// assert_eq!(error.message(), "unknown field `hidden`, expected `d_hidden`");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GruSettings {

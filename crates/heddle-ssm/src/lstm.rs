@@ -9,6 +9,17 @@ use serde::{Deserialize, Serialize};
 use crate::settings::at_least;
 
 /// Settings of [`Lstm`].
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_kernels::{Init, MixerSettings};
+/// use heddle_ssm::LstmSettings;
+///
+/// let settings: LstmSettings = toml::from_str("d_hidden = 24").unwrap();
+/// let block = settings.init(16, &mut Init::new(0, &Device::flex())).unwrap();
+/// // Four gates, each fed by the token, the state and a bias; then the way out.
+/// assert_eq!(block.num_params(), 4 * 24 * (16 + 24 + 1) + 24 * 16);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LstmSettings {

@@ -14,6 +14,19 @@ use serde::{Deserialize, Serialize};
 use crate::settings::{at_least, check_dt, check_eps, init_conv, init_conv_bias, init_dt_bias};
 
 /// Settings of [`Mamba`]; the defaults are those of the authors' code.
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_kernels::{Init, MixerSettings};
+/// use heddle_ssm::MambaSettings;
+///
+/// let params = |table: &str| {
+///     let settings: MambaSettings = toml::from_str(table).unwrap();
+///     settings.init(32, &mut Init::new(0, &Device::flex())).unwrap().num_params()
+/// };
+/// // Δ of rank 2, and B and C of 8: a projection of the 64 inner channels, or constants.
+/// assert_eq!(params("d_state = 8") - params("d_state = 8\nselective = false"), (64 - 1) * (2 + 8 + 8));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MambaSettings {
@@ -57,6 +70,20 @@ impl Default for MambaSettings {
 }
 
 /// How [`Mamba`] normalises Δ, B and C: each by its root mean square, `x_i ← γ_i x_i / √(mean_j x_j² + ε)`.
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_kernels::{Init, MixerSettings};
+/// use heddle_ssm::MambaSettings;
+///
+/// let params = |table: &str| {
+///     let settings: MambaSettings = toml::from_str(table).unwrap();
+///     settings.init(32, &mut Init::new(0, &Device::flex())).unwrap().num_params()
+/// };
+/// let falcon = params("inner_norm = { scale = false }");
+/// assert_eq!(falcon, params(""), "nothing to learn");
+/// assert_eq!(params("inner_norm = {}") - falcon, 2 + 16 + 16, "Jamba learns a scale of Δ, B and C");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InnerNorm {
@@ -204,6 +231,18 @@ impl SelectionNorm {
 }
 
 /// What Mamba remembers: the same number of bytes after any number of tokens.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{Init, Mixer, MixerSettings};
+/// use heddle_ssm::MambaSettings;
+///
+/// let device = Device::flex();
+/// let block = MambaSettings::default().init(32, &mut Init::new(0, &device)).unwrap();
+/// let (_, state) = block.forward(Tensor::ones([2, 9, 32], &device), block.state(2, 32, &device));
+/// // Twice the model's width in channels: three tokens of each for the convolution, sixteen states of each.
+/// assert_eq!((state.conv.dims(), state.ssm.dims()), ([2, 3, 64], [2, 64, 16]));
+/// ```
 #[derive(Clone, Debug)]
 pub struct MambaState {
     /// The last inputs of the convolution, `[b, k−1, e]`.

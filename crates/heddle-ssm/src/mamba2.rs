@@ -14,6 +14,17 @@ use serde::{Deserialize, Serialize};
 use crate::settings::{at_least, check_dt, check_eps, divides, init_conv, init_conv_bias, init_dt_bias};
 
 /// Settings of [`Mamba2`]; the defaults are those of the authors' code.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_kernels::{Init, MixerSettings};
+/// use heddle_ssm::Mamba2Settings;
+///
+/// let settings: Mamba2Settings = toml::from_str("head_dim = 16\ngroups = 3").unwrap();
+/// // The inner width 2 · 32 makes four heads of 16, which three groups cannot share.
+/// let error = settings.init(32, &mut Init::new(0, &Device::flex())).unwrap_err();
+/// assert_eq!(error.to_string(), "`groups`: 3 does not divide the number of heads 4; use a divisor of it");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mamba2Settings {
@@ -78,6 +89,20 @@ impl Default for Mamba2Settings {
 }
 
 /// Where the norm before the output stands to the gate.
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_kernels::{Init, MixerSettings};
+/// use heddle_ssm::Mamba2Settings;
+///
+/// let params = |place: &str| {
+///     let settings: Mamba2Settings = toml::from_str(&format!("gated_norm = '{place}'")).unwrap();
+///     settings.init(32, &mut Init::new(0, &Device::flex())).unwrap().num_params()
+/// };
+/// assert_eq!(params("behind"), params("before"));
+/// // Without a norm there is no scale for the 64 inner channels.
+/// assert_eq!(params("behind") - params("none"), 64);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GatedNormPlace {

@@ -13,6 +13,21 @@ use serde::{Deserialize, Serialize};
 use crate::settings::at_least;
 
 /// Settings of [`MinGru`].
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{Init, Mixer, MixerSettings};
+/// use heddle_ssm::MinGruSettings;
+///
+/// let least_state = |table: &str| {
+///     let (device, settings) = (Device::flex(), toml::from_str::<MinGruSettings>(table).unwrap());
+///     let block = settings.init(16, &mut Init::new(0, &device)).unwrap();
+///     let (_, h) = block.forward(Tensor::ones([1, 5, 16], &device), block.state(1, 16, &device));
+///     h.min().into_scalar::<f32>()
+/// };
+/// assert!(least_state("positive = false") < 0.0);
+/// assert!(least_state("positive = true") > 0.0);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MinGruSettings {

@@ -14,6 +14,19 @@ use serde::{Deserialize, Serialize};
 use crate::settings::{at_least, divides};
 
 /// Settings of [`RgLru`].
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_kernels::{Init, MixerSettings};
+/// use heddle_ssm::RgLruSettings;
+///
+/// let params = |table: &str| {
+///     let settings: RgLruSettings = toml::from_str(table).unwrap();
+///     settings.init(32, &mut Init::new(0, &Device::flex())).unwrap().num_params()
+/// };
+/// // Two gates, of 32² weights each or of four blocks of 8².
+/// assert_eq!(params("gate_blocks = 1") - params("gate_blocks = 4"), 2 * (32 * 32 - 4 * 8 * 8));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RgLruSettings {

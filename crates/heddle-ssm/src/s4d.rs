@@ -15,6 +15,17 @@ use serde::{Deserialize, Serialize};
 use crate::settings::{at_least, check_dt};
 
 /// Settings of [`S4d`]; the defaults are those of the authors' code.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_kernels::{Init, MixerSettings};
+/// use heddle_ssm::S4dSettings;
+///
+/// let settings: S4dSettings = toml::from_str("d_state = 7\nspectrum = 'inverse'").unwrap();
+/// let error = settings.init(16, &mut Init::new(0, &Device::flex())).unwrap_err();
+/// let expected = "`d_state`: 7 is odd, and states come in conjugate pairs; use an even number";
+/// assert_eq!(error.to_string(), expected);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct S4dSettings {
@@ -35,6 +46,26 @@ impl Default for S4dSettings {
 }
 
 /// The frequencies that the states of a channel start with (arXiv:2206.11893, §4), N of them in conjugate pairs.
+///
+/// What one pair of states takes up of earlier tokens, at a step of 1 and with the real part −1/2:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{Init, Mixer, MixerSettings};
+/// use heddle_ssm::{S4dSettings, Spectrum};
+///
+/// let ratios = |spectrum| {
+///     let (device, settings) = (Device::flex(), S4dSettings { d_state: 2, spectrum, dt_min: 1.0, dt_max: 1.0 });
+///     let block = settings.init(1, &mut Init::new(0, &device)).unwrap();
+///     let map = block.attention_map(Tensor::ones([1, 9, 1], &device), 8..9).unwrap();
+///     let weights = map.into_data().to_vec::<f32>().unwrap();
+///     weights[..8].windows(2).map(|pair| pair[0] / pair[1]).collect::<Vec<f32>>()
+/// };
+/// // Frequency 0: each weight is e^{−1/2} of the one behind it.
+/// assert!(ratios(Spectrum::Linear).iter().all(|ratio| (ratio - (-0.5f32).exp()).abs() < 1e-4));
+/// // Frequency 2/π: within five tokens half a turn is done, and the sign changes.
+/// assert!(ratios(Spectrum::Inverse).iter().any(|ratio| *ratio < 0.0));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spectrum {

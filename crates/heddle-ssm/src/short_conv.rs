@@ -11,6 +11,20 @@ use serde::{Deserialize, Serialize};
 use crate::settings::{at_least, init_conv, init_conv_bias};
 
 /// Settings of [`ShortConv`].
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_kernels::{Init, MixerSettings};
+/// use heddle_ssm::ShortConvSettings;
+///
+/// let init = |table: &str| {
+///     let settings: ShortConvSettings = toml::from_str(table).unwrap();
+///     settings.init(16, &mut Init::new(0, &Device::flex()))
+/// };
+/// assert!(init("d_conv = 4\nbias = true").is_ok());
+/// // A filter of one weight would mix nothing.
+/// assert_eq!(init("d_conv = 1").unwrap_err().to_string(), "`d_conv`: 1 is too small; use 2 or more");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShortConvSettings {

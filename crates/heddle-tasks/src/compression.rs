@@ -23,8 +23,9 @@
 //!
 //! # Readout
 //! [`Readout::Item`]: the evidence is part of the question, logits = head(f(h, i)) with h the hidden state at the
-//! compression token and i the position asked for. The authors' f is a multi-layer perceptron of h + p(i), with p the
-//! sinusoidal encoding of positions.
+//! compression token and i the position asked for. The authors' f, which models here take too, is a multi-layer perceptron
+//! of h + p(i): twice a norm, a map and a GELU, with p the fixed sinusoidal encoding of positions and h the state before the
+//! model's last norm. Its parameters are trained and counted with the model's.
 //!
 //! # Chance
 //! 1/(V − 1).

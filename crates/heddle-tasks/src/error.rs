@@ -32,6 +32,16 @@ pub enum TaskError {
         /// All settings of the task.
         known: Vec<String>,
     },
+    /// What should be the task's settings is no table of them.
+    #[error("{kind}: its settings are a table, not {found}; its settings: {}", known.join(", "))]
+    NoTable {
+        /// The task's kind.
+        kind: String,
+        /// What was given.
+        found: String,
+        /// All settings of the task.
+        known: Vec<String>,
+    },
     /// A setting has the wrong type or an entry of it lacks or misspells a key.
     #[error("{kind}, setting '{setting}': {cause}")]
     Malformed {

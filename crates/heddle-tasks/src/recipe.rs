@@ -15,6 +15,7 @@
 //! again, each time in another order. If it is the only slice, each of them comes once before any comes again.
 
 mod entries;
+mod slices;
 #[cfg(test)]
 mod tests;
 
@@ -28,11 +29,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use self::entries::{OfEvaluation, OfTrain, list};
+pub use self::slices::{EvaluationSlice, SHARED, Shape, TEST_SETTING, TrainSlice, VALIDATION_SETTING, train_setting};
 use crate::error::require;
 use crate::registry::{read_at, refuse_unknown};
 use crate::shuffle::Shuffle;
 use crate::stream::Stream;
-use crate::{Alphabet, Example, Readout, SettingInfo, Slice, Split, Task, TaskError, TaskInfo, TaskSettings};
+use crate::{Alphabet, Example, Readout, Slice, Split, Task, TaskError, TaskInfo, TaskSettings};
 
 /// The settings of a task and how it writes a sequence.
 ///
@@ -104,54 +106,21 @@ pub trait Recipe: Clone + Default + Debug + Serialize + DeserializeOwned + Send 
     }
 }
 
-/// The measures of a slice.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shape {
-    /// Tokens of every example.
-    pub length: usize,
-    /// Labels of an example, at most.
-    pub labels: usize,
-    /// The accuracy of a guesser who knows the rules but looks at no sequence.
-    pub chance: f64,
-    /// Base-2 logarithm of the number of sequences, as if all were equally likely: at least 80 keeps splits apart by
-    /// itself; [`SHARED`] where training and test are meant to hold the same sequences.
-    pub bits: f64,
-}
-
-/// [`Shape::bits`] of a task that tests the very facts it trains.
-pub const SHARED: f64 = f64::INFINITY;
-
 /// Lengths and vocabularies end here: far beyond any use, and positions and tokens stay small.
 pub const LARGEST: usize = 1 << 24;
 
 /// From so many bits on sequences do not repeat.
 const ENOUGH_BITS: f64 = 80.0;
 
+/// How many sequences are drawn in search of one that belongs to a split: a split that has its share of an eighth is not
+/// found in the fewest with a probability of 10⁻¹⁵.
+const FEWEST_TRIES: usize = 256;
+const MOST_TRIES: usize = 4096;
+/// Between the two the number of their tokens decides.
+const TOKENS_TRIED: usize = 1 << 26;
+
 /// Examples of an evaluation slice unless the settings say otherwise.
 const DEFAULT_EXAMPLES: usize = 1000;
-
-/// The description of the setting `train` of a [`Recipe`], given its default in JSON and the range of the knobs.
-pub const fn train_setting(default: &'static str, range: &'static str) -> SettingInfo {
-    let meaning = "slices to train on, each the knobs, a weight (default 1) and a number of examples to repeat (default: \
-                   no end of fresh ones); each batch is of one slice, chosen by weight";
-    SettingInfo { key: "train", default, meaning, range }
-}
-
-/// The description of the setting `validation` of a [`Recipe`].
-pub const VALIDATION_SETTING: SettingInfo = SettingInfo {
-    key: "validation",
-    default: "null",
-    meaning: "slices to choose by, each the knobs and a number of examples (default 1000); null: those of train",
-    range: "as train, examples at least 1",
-};
-
-/// The description of the setting `test` of a [`Recipe`].
-pub const TEST_SETTING: SettingInfo = SettingInfo {
-    key: "test",
-    default: "null",
-    meaning: "slices to report, each the knobs and a number of examples (default 1000); null: those of train",
-    range: "as train, examples at least 1",
-};
 
 /// The settings of a [`Recipe`] with its slices.
 ///
@@ -177,29 +146,6 @@ pub struct Segmented<R: Recipe> {
     pub validation: Option<Vec<EvaluationSlice<R::Knobs>>>,
     /// What is evaluated to report; likewise.
     pub test: Option<Vec<EvaluationSlice<R::Knobs>>>,
-}
-
-/// One kind of training batch.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TrainSlice<K> {
-    /// What sets the slice apart.
-    #[serde(flatten)]
-    pub knobs: K,
-    /// How often a batch is of this slice, relative to the others.
-    pub weight: f64,
-    /// The number of examples, repeated in ever new orders; without it there is no end of fresh ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub examples: Option<usize>,
-}
-
-/// One evaluation slice.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct EvaluationSlice<K> {
-    /// What sets the slice apart.
-    #[serde(flatten)]
-    pub knobs: K,
-    /// The number of examples.
-    pub examples: usize,
 }
 
 impl<R: Recipe> Default for Segmented<R> {
@@ -282,6 +228,13 @@ impl<R: Recipe> Built<R> {
                 ("examples 0".to_owned(), "use at least 1 example, or leave it out for no end of them".to_owned())
             })?;
         }
+        let total: f64 = train.iter().map(|slice| slice.weight).sum();
+        require(total.is_finite(), "train", "sum of the weights < ∞", || {
+            (
+                format!("the weights add up to {total}"),
+                "use smaller weights; they count relative to each other".to_owned(),
+            )
+        })?;
         let as_train =
             || train.iter().map(|s| EvaluationSlice { knobs: s.knobs.clone(), examples: DEFAULT_EXAMPLES }).collect();
         let evaluated = |split: Split, slices: Option<Vec<EvaluationSlice<R::Knobs>>>| {
@@ -324,14 +277,14 @@ impl<R: Recipe> Built<R> {
 
     /// Refuses slices whose sequences are too few to be shared out.
     fn check_splits(&self) -> Result<(), TaskError> {
-        const TRIES: u32 = 4096;
         let mut example = Example::default();
         for split in Split::ALL {
-            for slice in 0..self.slices(split).len() {
-                let found = self.draw(split, slice, (0, 0), TRIES, &mut example);
-                let name = &self.slices(split)[slice].name;
-                require(found, &format!("{split}[{slice}]"), "every split has sequences of its own", || {
-                    let found = format!("none of {TRIES} sequences of {name} belongs to {split}");
+            for (i, slice) in self.slices(split).iter().enumerate() {
+                // Long sequences that are few all the same, being mostly filler, are not drawn without end.
+                let tries = (TOKENS_TRIED / slice.length.max(1)).clamp(FEWEST_TRIES, MOST_TRIES) as u32;
+                let found = self.draw(split, i, (0, 0), tries, &mut example);
+                require(found, &format!("{split}[{i}]"), "every split has sequences of its own", || {
+                    let found = format!("none of {tries} sequences of {} belongs to {split}", slice.name);
                     (found, "use a longer sequence or a larger vocabulary".to_owned())
                 })?;
             }
@@ -429,7 +382,7 @@ impl<R: Recipe> Task for Built<R> {
         let slices = self.slices(split).len();
         assert!(slice < slices, "slice {slice} is out of range: {} has {slices} {split} slices", self.kind());
         let index = if split == Split::Train { self.repeated(slice, seed, index) } else { index };
-        // A share of at least one in 4096 was found when the task was built; this many tries fail never.
+        // Some were found in few tries when the task was built; this many fail never.
         let found = self.draw(split, slice, (seed, index), u32::MAX, out);
         assert!(found, "no sequence of slice {slice} belongs to {split}");
     }

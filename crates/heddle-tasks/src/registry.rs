@@ -1,9 +1,12 @@
+mod info;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use self::info::{SettingInfo, TaskInfo};
 use crate::char_lm::CharLm;
 use crate::common_words::CommonWords;
 use crate::compression::Compression;
@@ -28,37 +31,7 @@ use crate::recall::{Compositional, Forgetting, MultiPass, Recall};
 use crate::selective_copying::SelectiveCopying;
 use crate::variable_tracking::VariableTracking;
 use crate::word_problem::WordProblem;
-use crate::{Segmented, Task, TaskError};
-
-/// What a task is, in words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct TaskInfo {
-    /// The name under which configs ask for the task.
-    pub kind: &'static str,
-    /// The task's name in the literature.
-    pub title: &'static str,
-    /// One paragraph: what a sequence holds and what is asked.
-    pub doc: &'static str,
-    /// The settings, in the order of the defaults.
-    pub settings: &'static [SettingInfo],
-    /// The formula of the chance level.
-    pub chance: &'static str,
-    /// The paper, and where we differ from it.
-    pub source: &'static str,
-}
-
-/// What one setting of a task means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct SettingInfo {
-    /// The setting's name.
-    pub key: &'static str,
-    /// The default, in JSON.
-    pub default: &'static str,
-    /// What it does.
-    pub meaning: &'static str,
-    /// The values it takes.
-    pub range: &'static str,
-}
+use crate::{Segmented, Split, Task, TaskError};
 
 /// The settings of a task: what a crate registers to add one.
 ///
@@ -226,20 +199,28 @@ fn build<S: TaskSettings>(settings: &Value) -> Result<Box<dyn Task>, TaskError> 
     S::read(settings)?.build()
 }
 
-/// Refuses a key that the settings `S` do not have.
+/// Refuses a key that the settings `S` do not have, and what is no table where one should stand: what reads tables would
+/// take lists for them, by the order of the keys.
 pub(crate) fn refuse_unknown<S: TaskSettings>(settings: &Value) -> Result<(), TaskError> {
     let defaults = defaults::<S>();
     let known = || defaults.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str));
-    let given = settings.as_object().into_iter().flat_map(|object| object.keys());
-    match given.into_iter().find(|setting| !known().any(|key| key == *setting)) {
-        None => Ok(()),
-        Some(setting) => Err(TaskError::UnknownSetting {
-            kind: S::INFO.kind.to_owned(),
-            setting: setting.clone(),
-            nearest: nearest(setting, known()),
-            known: known().map(str::to_owned).collect(),
-        }),
+    let listed = || known().map(str::to_owned).collect();
+    let kind = S::INFO.kind.to_owned();
+    let Some(given) = settings.as_object() else {
+        return Err(TaskError::NoTable { kind, found: settings.to_string(), known: listed() });
+    };
+    if let Some(setting) = given.keys().find(|setting| !known().any(|key| key == *setting)) {
+        let nearest = nearest(setting, known());
+        return Err(TaskError::UnknownSetting { kind, setting: setting.clone(), nearest, known: listed() });
     }
+    for split in Split::ALL {
+        let entries = given.get(&split.to_string()).and_then(Value::as_array).into_iter().flatten();
+        if let Some((i, entry)) = entries.enumerate().find(|(_, entry)| !entry.is_object()) {
+            let cause = format!("a slice is a table: expected one, found {entry}");
+            return Err(TaskError::Malformed { kind, setting: format!("{split}[{i}]"), cause });
+        }
+    }
+    Ok(())
 }
 
 /// Reads the part of a task's settings that stands at `path`; the error names the path of what is malformed.
@@ -273,7 +254,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Example, Label, Slice, Split, content_hash};
+    use crate::{Example, Label, Slice, content_hash};
 
     /// A task of a user's crate: repeat the first token at the end.
     #[derive(Debug, Serialize, Deserialize)]

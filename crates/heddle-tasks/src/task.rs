@@ -128,7 +128,8 @@ pub enum Readout {
     /// learn. Many labels stand at one position and differ in their item, and the target of each is the token at position
     /// i, so that h must hold all of them.
     ///
-    /// In the auto-encoder of arXiv:2403.17844 f is a multi-layer perceptron of the sum of h and an encoding of i.
+    /// In the auto-encoder of arXiv:2403.17844 f is a multi-layer perceptron of the sum of h and an encoding of i; such is
+    /// the read-out that `heddle-hybrid`'s `Model` takes for these tasks.
     Item,
 }
 

@@ -37,15 +37,27 @@ impl RunConfig {
     }
 
     /// The config as a JSON tree.
-    pub(super) fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         serde_json::to_value(self).expect("a config is a tree of plain values under text keys")
     }
 }
 
 /// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
 /// the name it had before. `*` stands for any name.
-fn later_settings() -> [(&'static str, Value); 29] {
+fn later_settings() -> [(&'static str, Value); 41] {
     [
+        ("train.tokens", json!(0)),
+        ("train.minutes", json!(0.0)),
+        ("train.accumulate", json!(1)),
+        ("train.chunk", json!(0)),
+        ("train.optimizer", json!("adamw")),
+        ("train.decay", json!(0.1)),
+        ("train.decay_form", json!("linear")),
+        ("train.momentum", json!(0.95)),
+        ("train.ema", json!(0.0)),
+        ("train.histograms", json!(0)),
+        ("eval.monitor", json!([])),
+        ("eval.monitor_every", json!(0)),
         ("train.gradient_checkpointing", json!(false)),
         ("train.curriculum", json!([])),
         ("model.depth_scaled_init", json!(false)),

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::kinds::{KindDefaults, Kinds, defaults, join};
 use super::schema::{RunConfig, Stage};
+use super::slurm::SlurmConfig;
 
 /// The JSON Schema (draft 2020-12) of a run file that may name these kinds.
 ///
@@ -49,6 +50,7 @@ pub fn json_schema(kinds: &Kinds<'_>) -> Value {
     });
     root.insert("extends".into(), extends);
     root.insert("sweep".into(), sweep());
+    root.insert("slurm".into(), slurm());
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Run file of Heddle",
@@ -105,6 +107,19 @@ fn sweep() -> Value {
     let properties: Map<String, Value> =
         keys.into_iter().map(|(key, schema)| (key.to_owned(), with(schema, "description", text(key)))).collect();
     json!({"type": "object", "properties": properties, "additionalProperties": false})
+}
+
+fn slurm() -> Value {
+    let defaults = serde_json::to_value(SlurmConfig::default()).unwrap_or_default();
+    let refused = |path: &str, value: Value| {
+        let settings = serde_json::from_value::<SlurmConfig>(json!({ path: value }));
+        settings.err().map(|error| error.to_string())
+    };
+    let mut slurm = described(shape(&defaults, "", &refused), "SlurmConfig", &Texts::read());
+    for (_, list) in slurm["properties"].as_object_mut().into_iter().flatten().filter(|(_, of)| of["type"] == "array") {
+        list["items"] = json!({"type": "string"});
+    }
+    slurm
 }
 
 /// What an axis may say of a setting: values for it, or for what it holds.
@@ -262,7 +277,11 @@ struct Texts {
 impl Texts {
     fn read() -> Self {
         let mut texts = Self::default();
-        let sources = [include_str!("schema.rs"), include_str!("../../../crates/heddle-hybrid/src/config.rs")];
+        let sources = [
+            include_str!("schema.rs"),
+            include_str!("slurm.rs"),
+            include_str!("../../../crates/heddle-hybrid/src/config.rs"),
+        ];
         sources.into_iter().for_each(|source| texts.add(source));
         texts
     }

@@ -8,6 +8,7 @@
 //! `model.channel.NAME` have a `kind`, which decides their keys and defaults; a layer that names another kind starts
 //! from that kind's defaults. A new `model.mixer.NAME` without a `kind` is of the kind that is called `NAME`.
 //!
+//! The table `slurm` says what a sweep asks of a cluster ([`SlurmConfig`]); it is a part of no run either.
 //! A point of the sweep is one of `[[sweep.list]]`, with one of the zipped axes `[sweep.zip]`, with one of the grid
 //! `[sweep.axes]`; whichever of the three there are. No two of them may vary the same setting.
 //!
@@ -28,6 +29,7 @@ mod plan;
 mod preset;
 mod range;
 mod schema;
+mod slurm;
 mod source;
 mod sweep;
 #[cfg(test)]
@@ -39,7 +41,8 @@ pub use error::{ConfigError, Problem};
 pub use json_schema::json_schema;
 pub use kinds::{Complaint, KindDefaults, Kinds, KnownKey, known_keys};
 pub use range::OutOfRange;
-pub use schema::{EvalConfig, RunConfig, Schedule, Stage, SweepConfig, TrainConfig};
+pub use schema::{DecayForm, EvalConfig, Rule, RunConfig, Schedule, Stage, SweepConfig, TrainConfig};
+pub use slurm::SlurmConfig;
 pub use sweep::{Loaded, PlannedRun};
 
 /// Reads a run file and lays it, and then each override (`key=value`, as given to `--set`), over the defaults.
@@ -76,13 +79,16 @@ pub fn load_text(path: &Path, text: &str, overrides: &[String], kinds: &Kinds<'_
     for argument in overrides {
         source::merge(&mut above, source::parse_override(argument)?);
     }
-    // The sweep is not a part of any run: it is taken out here, and what overrides say of it is laid over it alone.
-    let mut sweep = Vec::new();
-    for file in &mut files {
-        source::merge(&mut sweep, source::take(file, "sweep").into_iter().collect());
-    }
-    source::merge(&mut sweep, source::take(&mut above, "sweep").into_iter().collect());
-    let plan = plan::Plan::parse(sweep.pop())?;
+    // These are not a part of any run: they are taken out here, and what overrides say of them is laid over them alone.
+    let mut of_all = |name| {
+        let mut found = Vec::new();
+        for layer in files.iter_mut().chain([&mut above]) {
+            source::merge(&mut found, source::take(layer, name).into_iter().collect());
+        }
+        found.pop()
+    };
+    let plan = plan::Plan::parse(of_all("sweep"))?;
+    let slurm = SlurmConfig::parse(of_all("slurm"))?;
     let runs = plan.expand(kinds, files, &above)?;
-    Ok(Loaded::new(path.to_owned(), &plan, runs))
+    Ok(Loaded::new(path.to_owned(), &plan, slurm, runs))
 }

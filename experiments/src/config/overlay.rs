@@ -231,12 +231,12 @@ pub(super) fn unknown(known: &Table, entry: &Entry, path: &str) -> Problem {
 
 /// As `unknown`, but finds the key in another table of the config, too.
 fn unknown_key(known: &Table, entry: &Entry, path: &str) -> ConfigError {
-    if [bases::KEY, "sweep"].contains(&path) {
+    if [bases::KEY, "sweep", "slurm"].contains(&path) {
         let problem = Problem::new(path, format!("`{path}` belongs to a run file as a whole, and stands nowhere else"));
         return problem.at(Some(entry.place.clone())).into();
     }
     // These are taken out before anything is laid, so no table has them.
-    let taken = ["sweep", bases::KEY, preset::KEY].iter().filter(|key| parent(path) == parent(key));
+    let taken = ["sweep", "slurm", bases::KEY, preset::KEY].iter().filter(|key| parent(path) == parent(key));
     let taken = taken.map(|key| (key.rsplit('.').next().unwrap_or(key).to_owned(), Value::Null));
     let known = &known.clone().into_iter().chain(taken).collect::<Table>();
     let last = entry.name.rsplit('.').next().unwrap_or_default();

@@ -35,32 +35,45 @@ impl RunConfig {
         check("case", case, format!("{:?}", self.case), part)?;
 
         for (key, count) in [
-            ("train.steps", train.steps),
             ("train.batch", train.batch as u64),
+            ("train.accumulate", train.accumulate as u64),
             ("train.log_every", train.log_every),
             ("eval.every", eval.every),
             ("eval.batch", eval.batch as u64),
         ] {
             check(key, count >= 1, count, "at least 1")?;
         }
-        for (key, value) in [("train.lr", train.lr), ("train.epsilon", train.epsilon), ("eval.stop_at", eval.stop_at)] {
+        let budget = train.steps >= 1 || train.tokens > 0 || train.minutes > 0.0;
+        check(
+            "train.steps",
+            budget,
+            train.steps,
+            "at least 1 where neither `train.tokens` nor `train.minutes` ends the run",
+        )?;
+        let above_zero = [
+            ("train.lr", train.lr),
+            ("train.epsilon", train.epsilon),
+            ("train.decay", train.decay),
+            ("eval.stop_at", eval.stop_at),
+        ];
+        for (key, value) in above_zero {
             check(key, value > 0.0 && value.is_finite(), value, "above 0 and finite")?;
         }
-        for (key, value) in [("train.weight_decay", train.weight_decay), ("train.clip", train.clip)] {
+        for (key, value) in
+            [("train.weight_decay", train.weight_decay), ("train.clip", train.clip), ("train.minutes", train.minutes)]
+        {
             check(key, value >= 0.0 && value.is_finite(), value, "at least 0 and finite")?;
         }
-        for (key, value) in [("train.beta1", train.beta1), ("train.beta2", train.beta2)] {
+        for (key, value) in [
+            ("train.beta1", train.beta1),
+            ("train.beta2", train.beta2),
+            ("train.momentum", train.momentum),
+            ("train.ema", train.ema),
+        ] {
             check(key, (0.0..1.0).contains(&value), value, "at least 0 and below 1")?;
         }
         check("train.lr_floor", (0.0..=1.0).contains(&train.lr_floor), train.lr_floor, "from 0 to 1")?;
-        let keys = ["train.gradient_checkpointing", "model.dropout"];
-        check(
-            keys[0],
-            !train.gradient_checkpointing || self.model.dropout == 0.0,
-            true,
-            "false where `model.dropout` is not 0",
-        )
-        .map_err(|range| OutOfRange { keys: keys.into(), ..range })?;
+        self.validate_gradients()?;
         for stage in &train.curriculum {
             check("train.curriculum", stage.steps >= 1, "a stage of 0 steps", "stages of at least 1 step")?;
             let weighted = stage.weights.iter().any(|weight| *weight > 0.0)
@@ -69,9 +82,32 @@ impl RunConfig {
             check("train.curriculum", weighted, format!("a stage with weights {:?}", stage.weights), permitted)?;
         }
         let permitted = format!("at most `train.steps` ({})", train.steps);
-        check("train.warmup", train.warmup <= train.steps, train.warmup, &permitted)
-            .map_err(|range| OutOfRange { keys: vec!["train.warmup", "train.steps"], ..range })
+        let within = train.steps == 0 || train.warmup <= train.steps;
+        check_together(&["train.warmup", "train.steps"], within, train.warmup, &permitted)
     }
+
+    /// Checks how a batch's gradient is computed.
+    fn validate_gradients(&self) -> Result<(), OutOfRange> {
+        let Self { train, model, .. } = self;
+        let by_layer = train.gradient_checkpointing;
+        let keys = ["train.gradient_checkpointing", "model.dropout"];
+        check_together(&keys, !by_layer || model.dropout == 0.0, true, "false where `model.dropout` is not 0")?;
+        let keys = ["train.gradient_checkpointing", "train.chunk"];
+        check_together(&keys, !by_layer || train.chunk == 0, true, "false where `train.chunk` is not 0")?;
+        let permitted = format!("a divisor of `train.batch` ({})", train.batch);
+        let divides = train.batch.is_multiple_of(train.accumulate);
+        check_together(&["train.accumulate", "train.batch"], divides, train.accumulate, &permitted)
+    }
+}
+
+/// Checks a setting whose range depends on others.
+fn check_together(
+    keys: &[&'static str],
+    within: bool,
+    value: impl ToString,
+    permitted: &str,
+) -> Result<(), OutOfRange> {
+    check(keys[0], within, value, permitted).map_err(|range| OutOfRange { keys: keys.to_vec(), ..range })
 }
 
 fn check(key: &'static str, within: bool, value: impl ToString, permitted: &str) -> Result<(), OutOfRange> {

@@ -9,6 +9,7 @@ use super::draft::blame;
 use super::error::ConfigError;
 use super::plan::Plan;
 use super::schema::{RunConfig, SweepConfig};
+use super::slurm::SlurmConfig;
 use super::source::{Places, brief};
 
 /// A run file, read and checked: every run that it plans.
@@ -18,6 +19,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// Its sweep, as written; empty if it has none.
     pub sweep: SweepConfig,
+    /// What it asks of Slurm.
+    pub slurm: SlurmConfig,
     runs: Vec<PlannedRun>,
 }
 
@@ -34,8 +37,8 @@ pub struct PlannedRun {
 }
 
 impl Loaded {
-    pub(super) fn new(path: PathBuf, plan: &Plan, runs: Vec<PlannedRun>) -> Self {
-        Self { path, sweep: plan.as_written(), runs }
+    pub(super) fn new(path: PathBuf, plan: &Plan, slurm: SlurmConfig, runs: Vec<PlannedRun>) -> Self {
+        Self { path, sweep: plan.as_written(), slurm, runs }
     }
 
     /// The planned runs: cases in the file's order, within a case the points of the list, within these those of the zipped

@@ -165,7 +165,7 @@ fn read_metrics(path: &Path, warnings: &mut Vec<String>) -> (Points, Points) {
             Ok((Metric::Eval { step, split, score }, _)) if split == "validation" => {
                 validation.entry(step).or_default().insert(score.slice, (score.correct, score.labels));
             }
-            Ok((Metric::Eval { .. } | Metric::Routing { .. }, _)) => {}
+            Ok((Metric::Eval { .. } | Metric::Routing { .. } | Metric::Histogram { .. }, _)) => {}
             Err(cause) => unread.push((index + 1, cause)),
         }
     }

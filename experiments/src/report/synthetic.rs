@@ -121,6 +121,8 @@ pub(crate) fn write(home: &Path, spec: &RunSpec) -> PathBuf {
         spec.slices.iter().enumerate().map(|(index, &(length, _))| spec.score(index, best * lasting(length))).collect();
     let result = RunResult {
         version: "0.1.0".into(),
+        commit: None,
+        burn: None,
         name: spec.name.clone(),
         case: spec.case.clone(),
         seed: spec.seed,
@@ -134,6 +136,7 @@ pub(crate) fn write(home: &Path, spec: &RunSpec) -> PathBuf {
         steps: spec.steps,
         best_step: spec.steps,
         steps_to_target: spec.reached.then_some(spec.steps),
+        tokens_to_target: spec.reached.then_some(spec.steps * 4096),
         stop: if spec.reached { Stop::Target } else { Stop::Steps },
         tokens: spec.steps * 4096,
         validation: test.clone(),
@@ -143,6 +146,8 @@ pub(crate) fn write(home: &Path, spec: &RunSpec) -> PathBuf {
             total_seconds: spec.steps as f64 * 0.13,
             tokens_per_second: 37_000.0,
             overhead: 0.02,
+            seconds_to_target: None,
+            threads: None,
         },
     };
     fs::write(dir.join("result.json"), serde_json::to_string(&result).unwrap()).unwrap();

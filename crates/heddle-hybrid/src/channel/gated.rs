@@ -10,6 +10,26 @@ use super::{Activation, ChannelMixer, ChannelSettings, inner_width};
 use crate::layer::scaled;
 
 /// Settings of [`SwiGlu`].
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_hybrid::{ChannelMixer, Init, SwiGluSettings};
+///
+/// let device = Device::flex();
+/// let layer = |settings: SwiGluSettings| {
+///     let mut table = serde_json::to_value(settings).unwrap();
+///     table["kind"] = "swiglu".into();
+///     ChannelMixer::build(table.as_object().unwrap(), 16, &mut Init::new(0, &device))
+/// };
+/// let answer = |output_scale| {
+///     let settings = SwiGluSettings { output_scale, ..Default::default() };
+///     layer(settings).unwrap().unwrap().forward(Tensor::ones([1, 1, 16], &device)).0
+/// };
+/// assert!((answer(3.0) - answer(1.0) * 3.0).abs().max().into_scalar::<f32>() < 1e-5);
+///
+/// let error = layer(SwiGluSettings { gate_scale: 0.0, ..Default::default() }).unwrap_err();
+/// assert_eq!(error.to_string(), "`gate_scale`: 0 is no multiplier; use a number other than 0");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwiGluSettings {
@@ -52,6 +72,19 @@ impl ChannelSettings for SwiGluSettings {
 /// ```
 ///
 /// The gate and the result may have a multiplier each.
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_hybrid::{ChannelMixer, Init, KindTable};
+///
+/// let params = |json: &str| {
+///     let table: KindTable = serde_json::from_str(json).unwrap();
+///     let built = ChannelMixer::build(&table, 96, &mut Init::new(0, &Device::flex())).unwrap();
+///     built.unwrap().num_params()
+/// };
+/// // Three maps to 8/3 of the width take what two maps to four times the width take.
+/// assert_eq!(params(r#"{"kind": "swiglu"}"#), params(r#"{"kind": "mlp"}"#));
+/// ```
 #[derive(Module, Debug)]
 pub struct SwiGlu {
     /// None in an expert without a gate, which is a plain layer.

@@ -19,6 +19,19 @@ use crate::part::{self, Sharing};
 use crate::registry::{KindTable, split_kind, unknown_kind};
 
 /// A map of each token by itself.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_hybrid::{ChannelMixer, Init, KindTable};
+///
+/// let device = Device::flex();
+/// let table: KindTable = serde_json::from_str(r#"{"kind": "swiglu", "expand": 2.0}"#).unwrap();
+/// let channel = ChannelMixer::build(&table, 16, &mut Init::new(0, &device)).unwrap().unwrap();
+/// let (y, routing) = channel.forward(Tensor::ones([1, 5, 16], &device));
+/// assert!(y.dims() == [1, 5, 16] && routing.is_none());
+/// // Three maps between 16 and 32 channels.
+/// assert_eq!(channel.flops(), 2 * 3 * 16 * 32);
+/// ```
 #[derive(Module, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a layer has one, and no module of Burn's stands in a box")]
 pub enum ChannelMixer {

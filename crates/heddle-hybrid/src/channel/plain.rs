@@ -9,6 +9,16 @@ use serde::{Deserialize, Serialize};
 use super::{ChannelMixer, ChannelSettings, inner_width};
 
 /// Settings of [`Mlp`].
+///
+/// ```
+/// use burn::{module::Module, tensor::Device};
+/// use heddle_hybrid::{ChannelMixer, Init, MlpSettings};
+///
+/// let mut table = serde_json::to_value(MlpSettings { expand: 2.0, bias: true, ..Default::default() }).unwrap();
+/// table["kind"] = "mlp".into();
+/// let built = ChannelMixer::build(table.as_object().unwrap(), 16, &mut Init::new(0, &Device::flex()));
+/// assert_eq!(built.unwrap().unwrap().num_params(), 16 * 32 + 32 + 32 * 16 + 16);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MlpSettings {
@@ -27,6 +37,25 @@ impl Default for MlpSettings {
 }
 
 /// What is applied to each inner channel.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_hybrid::{Activation, ChannelMixer, Init, MlpSettings};
+///
+/// let device = Device::flex();
+/// let mlp = |activation, x: f32| {
+///     let mut table = serde_json::to_value(MlpSettings { activation, ..Default::default() }).unwrap();
+///     table["kind"] = "mlp".into();
+///     let built = ChannelMixer::build(table.as_object().unwrap(), 16, &mut Init::new(0, &device));
+///     built.unwrap().unwrap().forward(Tensor::full([1, 1, 16], x, &device)).0
+/// };
+/// let far = |a: Tensor<3>, b: Tensor<3>| (a - b).abs().max().into_scalar::<f32>();
+/// // A square grows fourfold; the others end up linear.
+/// assert!(far(mlp(Activation::ReluSquared, 2.0), mlp(Activation::ReluSquared, 1.0) * 4.0) < 1e-4);
+/// for activation in [Activation::Gelu, Activation::Silu] {
+///     assert!(far(mlp(activation, 2e3), mlp(activation, 1e3) * 2.0) < 0.5);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -64,6 +93,19 @@ impl ChannelSettings for MlpSettings {
 ///
 /// ```text
 /// y = W_down act(W_up x)
+/// ```
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_hybrid::{ChannelMixer, Init, KindTable};
+///
+/// let device = Device::flex();
+/// let table: KindTable = serde_json::from_str(r#"{"kind": "mlp"}"#).unwrap();
+/// let built = ChannelMixer::build(&table, 16, &mut Init::new(0, &device)).unwrap();
+/// assert!(matches!(built, Some(ChannelMixer::Mlp(_))));
+/// // Without a bias nothing comes of nothing.
+/// let (y, _) = built.unwrap().forward(Tensor::zeros([1, 5, 16], &device));
+/// assert_eq!(y.abs().max().into_scalar::<f32>(), 0.0);
 /// ```
 #[derive(Module, Debug)]
 pub struct Mlp {

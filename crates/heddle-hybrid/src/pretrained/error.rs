@@ -3,6 +3,15 @@
 use crate::ModelError;
 
 /// A published checkpoint that cannot be read, and where the reason is.
+///
+/// ```
+/// use heddle_hybrid::pretrained::Architecture;
+///
+/// let error = Architecture::parse(r#"{"model_type": "mistrel"}"#).unwrap_err();
+/// let text = error.to_string();
+/// assert!(text.starts_with("config.json: `model_type`: the family `mistrel` is not known; known: llama, mistral, "));
+/// assert!(!error.is_failure());
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum PretrainedError {
     /// A key of `config.json`.

@@ -160,6 +160,24 @@ struct Number {
 }
 
 /// The tensors of one or several files, as one collection.
+///
+/// ```
+/// use std::io::Cursor;
+/// use heddle_hybrid::pretrained::{TensorFile, TensorFiles};
+///
+/// let shard = |name: &str, tensor: &str, value: f32| {
+///     let header = format!(r#"{{"{tensor}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#);
+///     let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &value.to_le_bytes()].concat();
+///     TensorFile::open(name, Cursor::new(bytes)).unwrap()
+/// };
+/// let mut files = TensorFiles::new(vec![shard("1.safetensors", "b", 2.5), shard("2.safetensors", "a", -1.0)]).unwrap();
+/// assert_eq!((files.names().collect::<Vec<_>>(), files.shape("b").unwrap()), (vec!["a", "b"], &[1][..]));
+/// files.read_part("b", 1, 0..1, |_, stretch| assert_eq!(stretch, [2.5])).unwrap();
+///
+/// let twice = vec![shard("1.safetensors", "a", 0.0), shard("2.safetensors", "a", 0.0)];
+/// let text = TensorFiles::new(twice).unwrap_err().to_string();
+/// assert!(text.starts_with("tensor `a`: it stands in both 1.safetensors and 2.safetensors; "));
+/// ```
 #[derive(Debug)]
 pub struct TensorFiles<R> {
     files: Vec<TensorFile<R>>,

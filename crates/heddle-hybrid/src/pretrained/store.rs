@@ -14,6 +14,18 @@ use super::names::{Rule, View};
 use crate::Model;
 
 /// A tensor as a file holds it, in f32; its numbers are fetched from the device only when they are written.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use heddle_hybrid::{Init, pretrained};
+/// use safetensors::View;
+///
+/// let linear = Init::new(0, &Device::flex()).linear(2, 3, true);
+/// let tensors = pretrained::parameters(&linear);
+/// assert_eq!((tensors[0].name.as_str(), tensors[0].shape(), tensors[0].data().len()), ("weight", &[2, 3][..], 4 * 6));
+/// let file = safetensors::serialize(tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)), None).unwrap();
+/// assert!(file.len() > 4 * (6 + 3));
+/// ```
 pub struct NamedTensor {
     /// What it is called in the file.
     pub name: String,

@@ -5,6 +5,7 @@ use heddle_kernels::rms_norm;
 use serde_json::{Value, json};
 
 use super::{Found, assert_close, build, config, has, hidden, model, parameters, paths, tokens};
+use crate::layer::Layer;
 use crate::{Cost, Model};
 
 /// A block of attention and a feed-forward layer that feeds two layers, as Zamba2 has it.
@@ -34,12 +35,12 @@ fn norm(x: Tensor<3>) -> Tensor<3> {
 }
 
 /// What the parts of a layer make of tokens.
-fn mix(model: &Model, layer: &crate::Layer, x: Tensor<3>) -> Tensor<3> {
+fn mix(model: &Model, layer: &Layer, x: Tensor<3>) -> Tensor<3> {
     let (slot, pool) = (layer.mixer.as_ref().unwrap(), &model.shared.mixers);
     slot.mapped(slot.with(pool, |mixer| mixer.forward(x, mixer.state(2, 16, &Device::flex())).0))
 }
 
-fn map(model: &Model, layer: &crate::Layer, x: Tensor<3>) -> Tensor<3> {
+fn map(model: &Model, layer: &Layer, x: Tensor<3>) -> Tensor<3> {
     let (slot, pool) = (layer.channel.as_ref().unwrap(), &model.shared.channels);
     slot.mapped(slot.with(pool, |channel| channel.forward(x).0))
 }

@@ -1,6 +1,7 @@
 //! What the model's settings change, and what they leave as it is.
 
 mod feeds;
+mod items;
 mod weights;
 
 use burn::module::{Module, ModuleVisitor, Param};

@@ -14,6 +14,21 @@ use crate::cpu::simd::Level;
 use crate::native::{self, Forward, Operation, Views};
 
 /// The settings of one step of AdamW.
+///
+/// The decay is decoupled: it shrinks a parameter that has no gradient at all by `lr · weight_decay`:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{AdamW, Moments, adamw};
+///
+/// let zeros = || Tensor::<1>::zeros([1], &Device::flex());
+/// let rule = AdamW {
+///     lr: 0.5, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.5, gradient_scale: 1.0, step: 1,
+/// };
+/// let moments = Moments { first: zeros(), second: zeros() };
+/// let (parameter, _) = adamw(Tensor::full([1], 8.0, &Device::flex()), zeros(), moments, &rule);
+/// assert_eq!(parameter.into_scalar::<f32>(), 6.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     /// Learning rate.
@@ -33,6 +48,20 @@ pub struct AdamW {
 }
 
 /// The running means of a parameter's gradient and of its square, as AdamW keeps them.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{AdamW, Moments, adamw};
+///
+/// let [zero, four] = [0.0, 4.0].map(|x| Tensor::<1>::full([1], x, &Device::flex()));
+/// let rule = AdamW {
+///     lr: 0.1, beta1: 0.5, beta2: 0.75, epsilon: 1e-8, weight_decay: 0.0, gradient_scale: 1.0, step: 1,
+/// };
+/// let moments = Moments { first: zero.clone(), second: zero.clone() };
+/// let (_, moments) = adamw(zero, four, moments, &rule);
+/// // Half of the gradient and a quarter of its square.
+/// assert_eq!((moments.first.into_scalar::<f32>(), moments.second.into_scalar::<f32>()), (2.0, 4.0));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Moments {
     /// Of the gradient: `[count]`.

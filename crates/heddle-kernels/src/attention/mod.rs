@@ -24,6 +24,26 @@ use backward::{Kept, Wanted};
 use block::{Attention, Dims};
 
 /// Queries, keys and values of an attention.
+///
+/// Two query heads read one key head whose scores are all 0. The slope log 2 of the second halves the weight of a key
+/// at each step away:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{AttentionInput, AttentionRule, attention};
+///
+/// let device = Device::flex();
+/// let input = AttentionInput {
+///     q: Tensor::zeros([1, 2, 2, 1], &device),
+///     k: Tensor::zeros([1, 1, 2, 1], &device),
+///     v: Tensor::from_data([[[[3.0], [9.0]]]], &device),
+///     slopes: Some(Tensor::from_data([0.0, std::f32::consts::LN_2], &device)),
+/// };
+/// let o = attention(input, AttentionRule::causal(1, 0)).into_data().to_vec::<f32>()?;
+/// // Behind the second token (3 + 9) / 2, and (3 · 1/2 + 9) / (1/2 + 1).
+/// assert!(o.iter().zip([3.0, 6.0, 3.0, 7.0]).all(|(o, expected)| (o - expected).abs() < 1e-5));
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct AttentionInput {
     /// Queries, `[b, h, l, p]`.

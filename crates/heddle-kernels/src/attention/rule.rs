@@ -5,6 +5,15 @@ use std::sync::Arc;
 /// Which keys a query sees, and how a score is formed.
 ///
 /// The keys stand at positions `0..m`, the queries at `offset..offset + l`.
+///
+/// ```
+/// use heddle_kernels::AttentionRule;
+///
+/// let rule = AttentionRule { window: Some(2), sinks: 1, ..AttentionRule::causal(64, 0) };
+/// let seen: Vec<usize> = (0..6).filter(|key| rule.sees(4, *key)).collect();
+/// assert_eq!(seen, [0, 3, 4]);
+/// assert_eq!(rule.scale, 0.125);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionRule {
     /// A query sees no key after its own position.

@@ -16,6 +16,24 @@ use crate::native::{self, Forward, Operation, Views};
 use cpu::{Conv, Dims};
 
 /// What a causal depthwise convolution runs over.
+///
+/// The last weight is that of the current token, so a 1 before it delays the sequence by one:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{ConvInput, causal_conv};
+///
+/// let device = Device::flex();
+/// let input = ConvInput {
+///     x: Tensor::from_data([[[1.0], [2.0], [3.0]]], &device),
+///     weight: Tensor::from_data([[1.0, 0.0]], &device),
+///     bias: Some(Tensor::from_data([10.0], &device)),
+///     silu: false,
+/// };
+/// let (y, _) = causal_conv(input, Tensor::full([1, 1, 1], 7.0, &device));
+/// assert_eq!(y.into_data().to_vec::<f32>()?, [17.0, 11.0, 12.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConvInput {
     /// The sequence: `[b, l, e]`.

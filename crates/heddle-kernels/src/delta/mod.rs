@@ -21,6 +21,24 @@ use crate::native::{self, Forward, Operation, Views};
 use layout::{Delta, Dims};
 
 /// What the delta rule runs over.
+///
+/// A state that answers 8 to the key 1 fades to 4; then half of what it lacks of the value 2 is made up:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{DeltaInput, delta_rule};
+///
+/// let device = Device::flex();
+/// let input = DeltaInput {
+///     q: Tensor::ones([1, 1, 1, 1], &device),
+///     k: Tensor::ones([1, 1, 1, 1], &device),
+///     v: Tensor::full([1, 1, 1, 1], 2.0, &device),
+///     beta: Tensor::full([1, 1, 1], 0.5, &device),
+///     log_decay: Some(Tensor::full([1, 1, 1], 0.5f32.ln(), &device)),
+/// };
+/// let (o, _) = delta_rule(input, Tensor::full([1, 1, 1, 1], 8.0, &device));
+/// assert!((o.into_scalar::<f32>() - (4.0 + 0.5 * (2.0 - 4.0))).abs() < 1e-5);
+/// ```
 #[derive(Clone, Debug)]
 pub struct DeltaInput {
     /// What each token asks the state for, normalised and scaled as the caller wants it: `[b, l, g, n]`.

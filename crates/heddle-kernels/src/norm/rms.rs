@@ -36,6 +36,25 @@ pub fn rms_norm(x: Tensor<3>, gamma: Tensor<1>, eps: f64) -> Tensor<3> {
 }
 
 /// How a gated normalisation goes about it.
+///
+/// In one group, large channels make small ones smaller; in groups of their own they do not. The gate, wide open, scales
+/// all alike:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{GateOrder, GatedNorm, gated_rms_norm};
+///
+/// let device = Device::flex();
+/// let of = |groups| {
+///     let (x, gate) = (Tensor::from_data([[[1.0, 1.0, 7.0, 7.0]]], &device), Tensor::full([1, 1, 4], 64.0, &device));
+///     let norm = GatedNorm { groups, order: GateOrder::Before, eps: 0.0 };
+///     gated_rms_norm(x, gate, Tensor::ones([4], &device), norm).into_data().to_vec::<f32>()
+/// };
+/// // The root of (1 + 1 + 49 + 49) / 4 is 5.
+/// assert!(of(1)?.iter().zip([0.2, 0.2, 1.4, 1.4]).all(|(y, expected)| (y - expected).abs() < 1e-6));
+/// assert!(of(2)?.iter().all(|y| (y - 1.0).abs() < 1e-6));
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GatedNorm {
     /// Groups of neighbouring channels that are normalised each on its own; one for the whole token.
@@ -47,6 +66,23 @@ pub struct GatedNorm {
 }
 
 /// Where a gate stands.
+///
+/// A channel whose gate is shut counts in the root mean square only where the gate stands behind:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{GateOrder, GatedNorm, gated_rms_norm};
+///
+/// let device = Device::flex();
+/// let first = |order| {
+///     let (x, gate) = (Tensor::from_data([[[1.0, 7.0]]], &device), Tensor::from_data([[[64.0, -64.0]]], &device));
+///     let norm = GatedNorm { groups: 1, order, eps: 0.0 };
+///     gated_rms_norm(x, gate, Tensor::ones([2], &device), norm).slice([0..1, 0..1, 0..1]).into_scalar::<f32>()
+/// };
+/// // 64 / √(64² / 2), and 64 · 1 / √((1 + 49) / 2).
+/// assert!((first(GateOrder::Before) - 2f32.sqrt()).abs() < 1e-5);
+/// assert!((first(GateOrder::After) - 64.0 / 5.0).abs() < 1e-5);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateOrder {
     /// What is normalised has gone through the gate, as in Mamba-2.

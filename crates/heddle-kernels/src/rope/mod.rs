@@ -16,6 +16,19 @@ use crate::cpu::simd::Level;
 use crate::native::{self, Forward, Operation, Views};
 
 /// How far each pair of a head's channels turns from token to token.
+///
+/// One pair in a head of four channels turns by half a circle a token; the other two channels are positionless:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{Pairing, Rotary, rotate};
+///
+/// let rotary = Rotary { frequencies: vec![std::f64::consts::PI], pairing: Pairing::Halves, offset: 1 };
+/// let x = Tensor::<4>::from_data([[[[1.0, 2.0, 3.0, 4.0]]]], &Device::flex());
+/// let y = rotate(x, &rotary).into_data().to_vec::<f32>()?;
+/// assert!(y.iter().zip([-1.0, -2.0, 3.0, 4.0]).all(|(y, expected)| (y - expected).abs() < 1e-6));
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rotary {
     /// Radians a token of each pair; channels that no pair covers do not turn.
@@ -27,6 +40,21 @@ pub struct Rotary {
 }
 
 /// Which channels of a head turn together. One is the other under a fixed permutation of the channels.
+///
+/// Of two pairs the first makes a quarter turn, `(x, y) ← (−y, x)`, and the second none:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{Pairing, Rotary, rotate};
+///
+/// let turned = |pairing| {
+///     let rotary = Rotary { frequencies: vec![std::f64::consts::FRAC_PI_2, 0.0], pairing, offset: 1 };
+///     let x = Tensor::<4>::from_data([[[[1.0, 2.0, 3.0, 4.0]]]], &Device::flex());
+///     rotate(x, &rotary).into_data().to_vec::<f32>().unwrap().into_iter().map(f32::round).collect::<Vec<f32>>()
+/// };
+/// assert_eq!(turned(Pairing::Halves), [-3.0, 2.0, 1.0, 4.0]);
+/// assert_eq!(turned(Pairing::Neighbours), [-2.0, 1.0, 3.0, 4.0]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairing {
     /// Channel `i` and channel `i + k`, with `k` pairs, as Llama has it.

@@ -21,6 +21,27 @@ use cpu::Scan;
 /// What a selective scan runs over.
 ///
 /// The paper's `Δ`, `B`, `C` and `D` are `delta`, `write`, `read` and `skip` here.
+///
+/// `Δ` selects: with `A = −log 2` the state is halved by a token with `Δ = 1`, and passes one with `Δ = 0` untouched:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{ScanInput, selective_scan};
+///
+/// let device = Device::flex();
+/// let input = ScanInput {
+///     u: Tensor::from_data([[[8.0], [99.0], [0.0]]], &device),
+///     delta: Tensor::from_data([[[1.0], [0.0], [1.0]]], &device),
+///     a: Tensor::full([1, 1], 0.5f32.ln(), &device),
+///     write: Tensor::ones([1, 3, 1], &device),
+///     read: Tensor::ones([1, 3, 1], &device),
+///     skip: Tensor::zeros([1], &device),
+/// };
+/// let (y, _) = selective_scan(input, Tensor::zeros([1, 1, 1], &device));
+/// let y = y.into_data().to_vec::<f32>()?;
+/// assert!(y.iter().zip([8.0, 8.0, 4.0]).all(|(y, expected)| (y - expected).abs() < 1e-5));
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ScanInput {
     /// The sequence: `[b, l, e]`.
@@ -105,6 +126,29 @@ pub fn selective_scan(input: ScanInput, state: Tensor<3>) -> (Tensor<3>, Tensor<
 }
 
 /// What a gated scan runs over: a scan with what Mamba does before and behind it.
+///
+/// The bias lifts `Δ` from −3 to softplus(−3 + 3) = log 2, so that with `A = −1` each token leaves half of the state:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{GatedScanInput, ScanInput, gated_scan};
+///
+/// let device = Device::flex();
+/// let scan = ScanInput {
+///     u: Tensor::zeros([1, 2, 1], &device),
+///     delta: Tensor::full([1, 2, 1], -3.0, &device),
+///     a: Tensor::full([1, 1], -1.0, &device),
+///     write: Tensor::ones([1, 2, 1], &device),
+///     read: Tensor::ones([1, 2, 1], &device),
+///     skip: Tensor::zeros([1], &device),
+/// };
+/// let delta_bias = Some(Tensor::full([1], 3.0, &device));
+/// let input = GatedScanInput { scan, delta_bias, softplus: true, gate: None };
+/// let (y, _) = gated_scan(input, Tensor::full([1, 1, 1], 8.0, &device));
+/// let y = y.into_data().to_vec::<f32>()?;
+/// assert!(y.iter().zip([4.0, 2.0]).all(|(y, expected)| (y - expected).abs() < 1e-5));
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GatedScanInput {
     /// The scan, with `delta` before what follows.

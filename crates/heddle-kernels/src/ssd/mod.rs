@@ -21,6 +21,29 @@ use chunk::{Dims, Ssd};
 /// What state-space duality runs over.
 ///
 /// The paper's `Δ`, `B`, `C` and `D` are `delta`, `write`, `read` and `skip` here.
+///
+/// Two heads that share a group, one that never fades and one that is halved by each token:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{SsdInput, ssd};
+///
+/// let device = Device::flex();
+/// let input = SsdInput {
+///     x: Tensor::zeros([1, 2, 2, 1], &device),
+///     delta: Tensor::ones([1, 2, 2], &device),
+///     delta_bias: None,
+///     softplus: false,
+///     a: Tensor::from_data([0.0, -std::f32::consts::LN_2], &device),
+///     write: Tensor::ones([1, 2, 1, 1], &device),
+///     read: Tensor::ones([1, 2, 1, 1], &device),
+///     skip: None,
+/// };
+/// let (y, _) = ssd(input, Tensor::full([1, 2, 1, 1], 8.0, &device));
+/// let expected = [8.0, 4.0, 8.0, 2.0]; // token by token, head by head
+/// assert!(y.into_data().to_vec::<f32>()?.iter().zip(expected).all(|(y, expected)| (y - expected).abs() < 1e-5));
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SsdInput {
     /// The sequence: `[b, l, h, p]`.

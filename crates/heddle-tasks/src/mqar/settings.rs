@@ -174,6 +174,13 @@ impl MqarSettings {
                 || (format!("weight {weight}"), "use a positive weight, or leave the segment out".to_owned()),
             )?;
         }
+        let total: f64 = self.train.iter().map(|segment| segment.weight).sum();
+        require(total.is_finite(), "train", "sum of the weights < ∞", || {
+            (
+                format!("the weights add up to {total}"),
+                "use smaller weights; they count relative to each other".to_owned(),
+            )
+        })?;
         for (name, segments) in [("validation", &self.validation), ("test", &self.test)] {
             let Some(segments) = segments else { continue };
             self.check_segments(name, &segments.iter().map(|s| (s.length, s.pairs)).collect::<Vec<_>>())?;
@@ -196,11 +203,11 @@ impl MqarSettings {
             let setting = format!("{name}[{i}]");
             let found = || format!("pairs {pairs}, length {length}");
             require(pairs >= 1, &setting, "1 ≤ pairs".to_owned(), || (found(), "use at least 1 pair".to_owned()))?;
-            require(length % 2 == 0, &setting, "length even".to_owned(), || {
-                (found(), format!("use a length of {} or {}", length - 1, length + 1))
-            })?;
             require(length <= LARGEST, &setting, format!("length ≤ {LARGEST}"), || {
                 (found(), format!("use a length of at most {LARGEST}"))
+            })?;
+            require(length % 2 == 0, &setting, "length even".to_owned(), || {
+                (found(), format!("use a length of {} or {}", length - 1, length + 1))
             })?;
             require(pairs <= length / 4, &setting, "4·pairs ≤ length".to_owned(), || {
                 let fewer = (length >= 4).then(|| format!("at most {} pairs", length / 4));

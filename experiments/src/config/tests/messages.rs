@@ -135,7 +135,7 @@ fn an_unknown_variant_is_drawn_with_the_nearest_one() {
         "[train]\nschedule = 'cosin'",
         &[],
         "
-        `train.schedule`: unknown variant `cosin`, expected `constant` or `cosine`
+        `train.schedule`: unknown variant `cosin`, expected one of `constant`, `cosine`, `linear`, `wsd`
          --> run.toml:2:12
           |
         2 | schedule = 'cosin'

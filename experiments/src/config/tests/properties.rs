@@ -91,13 +91,20 @@ fn changed(value: &Value) -> Vec<Value> {
             Value::String(text) if text == "rms" => json!("layer"),
             Value::String(text) if text == "pre" => json!("post"),
             Value::String(text) if text == "stages" => json!([{"steps": 1, "weights": [1.0]}]),
+            Value::String(text) if text == "slices" => json!([{"length": 512}]),
+            Value::String(text) if text == "adamw" => json!("muon"),
+            Value::String(text) if text == "linear" => json!("one_minus_sqrt"),
             Value::String(text) => json!(format!("{text}x")),
             Value::Null => json!(0.5),
             _ => json!(["other"]),
         }];
     };
     let change = |(key, value): (&String, &Value)| -> Vec<Value> {
-        let value = if key == "curriculum" { &json!("stages") } else { value };
+        let value = match key.as_str() {
+            "curriculum" => &json!("stages"),
+            "monitor" => &json!("slices"),
+            _ => value,
+        };
         let with = |other| {
             let mut table = table.clone();
             table.insert(key.clone(), other);

@@ -77,6 +77,29 @@ struct Plan {
 }
 
 /// A published model by its `config.json`: what it computes, and how its tensors are called.
+///
+/// A checkpoint that is written is read again:
+///
+/// ```
+/// use std::io::Cursor;
+/// use burn::tensor::Device;
+/// use heddle_hybrid::pretrained::{Architecture, TensorFile, TensorFiles, parameters};
+/// use heddle_hybrid::{Init, MixerRegistry, Model};
+///
+/// let config = r#"{"model_type": "mamba", "hidden_size": 16, "num_hidden_layers": 1, "vocab_size": 10}"#;
+/// let architecture = Architecture::parse(config)?;
+/// let (device, mixers) = (Device::flex(), MixerRegistry::default());
+/// let model = Model::new(architecture.model(), architecture.vocab(), &mixers, &mut Init::new(0, &device))?;
+///
+/// let tensors = architecture.tensors(&model)?.into_iter().map(|tensor| (tensor.name.clone(), tensor));
+/// let file = TensorFile::open("model.safetensors", Cursor::new(safetensors::serialize(tensors, None)?))?;
+/// assert!(file.names().contains(&"backbone.layers.0.mixer.in_proj.weight".to_owned()));
+/// let again = architecture.load(&mut TensorFiles::new(vec![file])?, &mixers, &device)?;
+///
+/// let bytes = |model| safetensors::serialize(parameters(model).into_iter().map(|t| (t.name.clone(), t)), None);
+/// assert_eq!(bytes(&again)?, bytes(&model)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Architecture {
     family: &'static str,

@@ -17,6 +17,26 @@ use crate::native::{self, Forward, Operation, Views};
 use cpu::Recurrence;
 
 /// What a complex recurrence runs over. Pairs are real and imaginary parts.
+///
+/// A quarter turn a token, `λ = i`, read through `c = −i`, remembers an impulse as a sine; the skip adds the impulse
+/// itself:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{ComplexInput, complex_recurrence};
+///
+/// let device = Device::flex();
+/// let number = |re: f32, im: f32| [re, im].map(|part| Tensor::full([1, 1], part, &device));
+/// let input = ComplexInput {
+///     decay: number(0.0, 1.0),
+///     u: Tensor::from_data([[[1.0], [0.0], [0.0], [0.0]]], &device),
+///     read: number(0.0, -1.0),
+///     skip: Tensor::ones([1], &device),
+/// };
+/// let (y, _) = complex_recurrence(input, [(); 2].map(|()| Tensor::zeros([1, 1, 1], &device)));
+/// assert_eq!(y.into_data().to_vec::<f32>()?, [1.0, 2.0, 0.0, -2.0]);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ComplexInput {
     /// What each channel's states are multiplied by from token to token, `λ`: `[e, n]`.

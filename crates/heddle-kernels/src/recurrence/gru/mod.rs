@@ -17,6 +17,23 @@ use crate::cpu::simd::{Isa, Lanes, Level};
 use crate::native::{self, Forward, Operation, Views};
 
 /// What a gated recurrent unit runs over.
+///
+/// Where z is shut the state becomes n, and where it is open the state stays:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{GruInput, gru};
+///
+/// let device = Device::flex();
+/// let input = GruInput {
+///     gates: Tensor::from_data([[[0.0, -40.0, 40.0], [0.0, 40.0, -40.0]]], &device),
+///     weight: Tensor::zeros([1, 3], &device),
+///     bias: Tensor::zeros([1], &device),
+/// };
+/// let (h, _) = gru(input, Tensor::full([1, 1], 0.5, &device));
+/// assert!(h.into_data().to_vec::<f32>()?.iter().all(|h| (h - 1.0).abs() < 1e-6));
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GruInput {
     /// What each token says to the gates r, z and n, side by side, with their biases: `[b, l, 3d]`.

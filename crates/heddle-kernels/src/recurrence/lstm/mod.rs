@@ -17,6 +17,22 @@ use crate::cpu::simd::{Isa, Lanes, Level};
 use crate::native::{self, Forward, Operation, Views};
 
 /// What a long short-term memory runs over.
+///
+/// The first token writes tanh(40) ≈ 1 to the cell and shows it; the second keeps it and shows nothing:
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use heddle_kernels::{LstmInput, lstm};
+///
+/// let device = Device::flex();
+/// let gates = Tensor::from_data([[[40.0, -40.0, 40.0, 40.0], [-40.0, 40.0, 40.0, -40.0]]], &device);
+/// let zero = Tensor::zeros([1, 1], &device);
+/// let (h, (_, c)) = lstm(LstmInput { gates, weight: Tensor::zeros([1, 4], &device) }, (zero.clone(), zero));
+/// let h = h.into_data().to_vec::<f32>()?;
+/// assert!((h[0] - 1f32.tanh()).abs() < 1e-6 && h[1].abs() < 1e-6);
+/// assert!((c.into_scalar::<f32>() - 1.0).abs() < 1e-6);
+/// # Ok::<(), burn::tensor::DataError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LstmInput {
     /// What each token says to the gates i, f, g and o, side by side, with their biases: `[b, l, 4d]`.

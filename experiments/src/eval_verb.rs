@@ -1,0 +1,244 @@
+//! `heddle eval`: a finished run on other lengths and tasks.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use heddle_hybrid::Model;
+use heddle_tasks::score::Count;
+use heddle_tasks::{Readout, Split, Task, content_hash};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::Registry;
+use crate::cli::{Out, positive};
+use crate::config::{RunConfig, load, load_text};
+use crate::device::device;
+use crate::evaluate::evaluate;
+use crate::files::{create_dir, write_atomic};
+use crate::pretrained::load_model;
+use crate::report::{Column, Sheet};
+use crate::result::SliceScore;
+use crate::run::{RunError, build_task, finished};
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// Directory of a finished run
+    run: PathBuf,
+    /// Evaluate on this task, at its defaults [default: the run's own, as it was set]
+    #[arg(long, value_name = "KIND")]
+    task: Option<String>,
+    /// Override a setting of the task; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Lengths to evaluate at, in place of the slices' own
+    #[arg(long, value_delimiter = ',', value_parser = positive)]
+    lengths: Vec<usize>,
+    /// Stream to evaluate on: validation or test
+    #[arg(long, default_value_t = Split::Test, value_parser = evaluated)]
+    split: Split,
+    /// Sequences of each slice [default: as the task says]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    examples: Option<usize>,
+    /// Seed of the stream [default: the run's]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where to run: `cpu` (Burn's Flex backend) or `ndarray` [default: the run's]
+    #[arg(long)]
+    device: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn evaluated(name: &str) -> Result<Split, String> {
+    match name.parse() {
+        Ok(Split::Train) => Err("training slices have no end: use validation or test".into()),
+        parsed => parsed.map_err(|error: heddle_tasks::ParseSplitError| error.to_string()),
+    }
+}
+
+/// What cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EvalError {
+    /// A directory without a finished run.
+    #[error("{} holds no finished run: it has no result.json; give a run's directory, runs/NAME/HASH, or finish it with `heddle run`", .0.display())]
+    NotFinished(PathBuf),
+    /// A task of more tokens than the model has.
+    #[error("the task has {task} tokens and the model knows {model}; lower the task's vocabulary with `--set`")]
+    Vocabulary { task: usize, model: usize },
+    /// A task that needs another read-out.
+    #[error(
+        "'{0}' asks for items in another way than the task that this model was trained on: only models trained on \
+         'compression' read many out of one state, and they read nothing else; train one on '{0}'"
+    )]
+    Readout(String),
+    /// Sequences longer than the model can read.
+    #[error("the slice {slice} is {length} tokens long, and the model reads {longest} at most; use `--lengths`")]
+    Length { slice: String, length: usize, longest: usize },
+    /// Slices without a length.
+    #[error("`--lengths`: the slices of '{0}' have no length of their own; set what they have with `--set`")]
+    NoLength(String),
+}
+
+/// The content of `eval/HASH.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Evaluation {
+    /// Version of Heddle that made it.
+    version: String,
+    /// Hash of the run's config.
+    config_hash: String,
+    /// The task as it was set, in full.
+    task: Map<String, Value>,
+    /// Hash of the task's data.
+    data_hash: String,
+    /// `validation` or `test`.
+    split: Split,
+    /// Seed of the stream.
+    seed: u64,
+    /// Scores by slice.
+    scores: Vec<SliceScore>,
+}
+
+pub(crate) fn execute(args: &EvalArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<()> {
+    if finished(&args.run)?.is_none() {
+        return Err(EvalError::NotFinished(args.run.clone()).into());
+    }
+    let loaded = load(&args.run.join("config.toml"), &[], &registry.kinds())?;
+    let run = loaded.runs()[0].clone();
+    let config = with_task(&run.config, args, registry)?;
+    let task = build_task(&config, registry)?;
+    let device = device(args.device.as_ref().unwrap_or(&config.device)).map_err(RunError::from)?;
+    let model = load_model(&args.run, registry, &device)?;
+    check(&model, &*task, args.split)?;
+    let seed = args.seed.unwrap_or(config.seed);
+    let scores = evaluate(&model, &*task, args.split, seed, config.eval.batch, &device);
+    let evaluation = Evaluation {
+        version: env!("CARGO_PKG_VERSION").into(),
+        config_hash: run.hash,
+        task: config.task.clone(),
+        data_hash: content_hash(&*task, seed),
+        split: args.split,
+        seed,
+        scores,
+    };
+    let path = store(&evaluation, &args.run)?;
+    if args.json {
+        return out.line(&serde_json::to_string_pretty(&evaluation)?);
+    }
+    out.line(&table(&evaluation.scores).terminal(None))?;
+    out.line(&format!("Written to {}", path.display()))
+}
+
+/// The run's config with the task that is asked for.
+fn with_task(run: &RunConfig, args: &EvalArgs, registry: &Registry) -> anyhow::Result<RunConfig> {
+    let mut overrides: Vec<String> = match &args.task {
+        Some(kind) => vec![format!("task.kind={}", Value::from(kind.as_str()))],
+        None => vec![],
+    };
+    overrides.extend(args.overrides.iter().map(|setting| format!("task.{setting}")));
+    // Another kind starts from its defaults, the run's own from what the run made of it.
+    let text = if args.task.is_some() { String::new() } else { run.to_toml() };
+    let set = |overrides: &[String]| -> anyhow::Result<Map<String, Value>> {
+        let loaded = load_text(Path::new("the run's config"), &text, overrides, &registry.kinds())?;
+        Ok(loaded.runs()[0].config.task.clone())
+    };
+    let mut task = set(&overrides)?;
+    if !args.lengths.is_empty() || args.examples.is_some() {
+        let slices = slices(&task, args)?;
+        let (split, slices) = (args.split, Value::Array(slices));
+        task.insert(split.to_string(), slices);
+    }
+    // Filled in anew, so that two ways to ask for the same have one name.
+    let kind = task.remove("kind").unwrap_or_default();
+    let name = kind.as_str().unwrap_or_default();
+    let mut complete = Map::from_iter([("kind".to_owned(), kind.clone())]);
+    match registry.tasks.complete(name, &Value::Object(task))? {
+        Value::Object(settings) => complete.extend(settings),
+        other => unreachable!("settings are a table, not {other}"),
+    }
+    Ok(RunConfig { task: complete, ..run.clone() })
+}
+
+/// The slices of the split, or those of training where it has none, at the lengths and sizes asked for.
+fn slices(task: &Map<String, Value>, args: &EvalArgs) -> Result<Vec<Value>, EvalError> {
+    let of = |key: &str| task.get(key).and_then(Value::as_array).cloned();
+    let (own, trained) = (of(&args.split.to_string()), of("train").unwrap_or_default());
+    let mut slices: Vec<Map<String, Value>> =
+        own.unwrap_or(trained).iter().filter_map(Value::as_object).cloned().collect();
+    for slice in &mut slices {
+        slice.remove("weight");
+        match args.examples {
+            Some(examples) => slice.insert("examples".into(), examples.into()),
+            // In a training slice it says how many come again and again.
+            None if task.get(&args.split.to_string()).is_none_or(Value::is_null) => slice.remove("examples"),
+            None => None,
+        };
+    }
+    if !args.lengths.is_empty() {
+        let kind = || task.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if slices.iter().any(|slice| !slice.contains_key("length")) {
+            return Err(EvalError::NoLength(kind()));
+        }
+        let at = |length: &usize| {
+            let length = Value::from(*length);
+            slices.clone().into_iter().map(move |mut slice| {
+                slice.insert("length".into(), length.clone());
+                slice
+            })
+        };
+        slices = args.lengths.iter().flat_map(at).collect();
+    }
+    let mut different: Vec<Value> = vec![];
+    for slice in slices.into_iter().map(Value::Object) {
+        if !different.contains(&slice) {
+            different.push(slice);
+        }
+    }
+    Ok(different)
+}
+
+fn check(model: &Model, task: &dyn Task, split: Split) -> Result<(), EvalError> {
+    if (task.readout() == Readout::Item) != model.reads_items() {
+        return Err(EvalError::Readout(task.kind().to_owned()));
+    }
+    if task.vocab() > model.vocab() {
+        return Err(EvalError::Vocabulary { task: task.vocab(), model: model.vocab() });
+    }
+    let longest = model.max_length().unwrap_or(usize::MAX);
+    match task.slices(split).iter().find(|slice| slice.length > longest) {
+        Some(slice) => Err(EvalError::Length { slice: slice.name.clone(), length: slice.length, longest }),
+        None => Ok(()),
+    }
+}
+
+/// Writes an evaluation beside the run, under the hash of what was asked.
+fn store(evaluation: &Evaluation, run: &Path) -> anyhow::Result<PathBuf> {
+    let Evaluation { task, split, seed, .. } = evaluation;
+    let asked = serde_json::to_string(&(task, split, seed))?;
+    let name = format!("{}.json", &blake3::hash(asked.as_bytes()).to_hex()[..12]);
+    let directory = run.join("eval");
+    create_dir(&directory)?;
+    let path = directory.join(name);
+    write_atomic(&path, format!("{}\n", serde_json::to_string_pretty(evaluation)?).as_bytes())?;
+    Ok(path)
+}
+
+fn table(scores: &[SliceScore]) -> Sheet {
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let row = |score: &SliceScore| {
+        let (low, high) = Count { right: score.correct, of: score.labels }.interval();
+        vec![
+            score.slice.clone(),
+            score.examples.to_string(),
+            format!("{} of {}", score.correct, score.labels),
+            percent(score.accuracy),
+            format!("{}–{}", percent(low), percent(high)),
+            percent(score.chance),
+            percent(score.whole as f64 / score.examples as f64),
+            format!("{:.4}", score.loss),
+        ]
+    };
+    let numbers = ["sequences", "answers right", "accuracy, %", "95 % interval", "chance, %", "whole, %", "loss, nats"];
+    let columns = std::iter::once(Column::text("slice")).chain(numbers.map(Column::number)).collect();
+    Sheet { columns, rows: scores.iter().map(row).collect() }
+}
