@@ -114,3 +114,18 @@ fn an_interrupted_sweep_stops_its_runs_and_the_next_one_takes_them_up() {
     let undisturbed = bench.run_directory("undisturbed", "small");
     assert_same(&undisturbed, &bench.path("runs/small").join(undisturbed.file_name().unwrap()));
 }
+
+#[test]
+fn a_sweep_that_is_killed_leaves_no_run_behind_that_trains_on() {
+    let bench = Bench::new();
+    let endless = rarely_saved().replace("steps = 400", "steps = 1000000").replace("every = 100", "every = 1000000");
+    bench.write("sweep.toml", &format!("{endless}\n[sweep]\nseeds = [0]\n"));
+    let mut child = start(&bench, &["sweep", "sweep.toml"]);
+    wait_until("the run starts", || rows(&bench.path("runs/small")).iter().any(|&rows| rows > 1));
+    assert_eq!(bench.succeed(&["runs", "list", "--json", "--status", "running"]).matches("\"hash\"").count(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until("the run ends", || bench.succeed(&["runs", "list", "--json", "--status", "running"]).trim() == "[]");
+    let run = bench.run_directory("runs", "small");
+    assert!(restore(&run.join("checkpoint")).unwrap().is_some(), "it saved a checkpoint first");
+}

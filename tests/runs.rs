@@ -92,6 +92,7 @@ fn runs_are_listed_shown_and_removed_by_what_they_are() {
 
     // Nothing is removed unasked, while it runs, or for want of an answer.
     assert!(bench.fail(2, &["runs", "rm", "--yes"]).contains("say which runs"));
+    assert!(bench.fail(2, &["runs", "rm", "", "--yes"]).contains("no run below runs fits"));
     assert!(bench.fail(2, &["runs", "rm", "--status", "interrupted", "--yes"]).contains("no run below runs fits"));
     let complaint = bench.fail(1, &["runs", "rm", "--set", "train.batch=8", "--yes"]);
     assert!(complaint.contains("is running; stop it first. Nothing was removed"), "{complaint}");
@@ -109,6 +110,8 @@ fn runs_are_listed_shown_and_removed_by_what_they_are() {
     assert!(asked("y\n").contains("Removed 2 runs."));
     assert_eq!(list(&[]).len(), 3);
     let directory = bench.path("runs/small").join(&hash);
+    let by_path = bench.succeed(&["runs", "list", "--json", "--out", "nowhere", directory.to_str().unwrap()]);
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&by_path).unwrap()[0]["hash"], json!(hash));
     assert!(bench.succeed(&["runs", "rm", directory.to_str().unwrap(), "--yes"]).contains("Removed 1 run."));
     assert!(!directory.exists());
 }

@@ -1,6 +1,7 @@
 //! `heddle runs …`: the directories of runs listed, shown and removed.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{BufRead, stdin};
 use std::path::{Path, PathBuf};
@@ -248,18 +249,28 @@ fn find(filter: &Filter) -> anyhow::Result<Vec<Entry>> {
         let (key, value) = setting.split_once('=').ok_or_else(|| RunsError::NoSetting(setting.clone()))?;
         settings.push((key.trim(), parse(value.trim())));
     }
-    let mut found = vec![];
-    for directory in folders(&filter.out) {
-        for run in folders(&directory).into_iter().filter(|run| run.join("config.toml").is_file()) {
-            let named = |wanted: &String| {
-                let hash = run.file_name().is_some_and(|name| name.to_string_lossy().starts_with(wanted.as_str()));
-                hash || fs::canonicalize(wanted).is_ok_and(|path| fs::canonicalize(&run).is_ok_and(|run| run == path))
-            };
-            if filter.runs.is_empty() || filter.runs.iter().any(named) {
-                found.extend(read(&run).map_err(|error| complain(&format!("warning: passed over {error}"))).ok());
+    let mut found: Vec<Entry> = vec![];
+    let mut records = BTreeMap::new();
+    for run in directories(filter) {
+        match read(&run) {
+            Ok(mut entry) => {
+                if entry.result.is_none() {
+                    // A run's axes stand in its result; while it has none, in the record of its sweep.
+                    let parent = run.parent().unwrap_or(Path::new("")).to_owned();
+                    let record = match records.entry(parent) {
+                        Slot::Occupied(record) => record.into_mut(),
+                        Slot::Vacant(slot) => {
+                            let record = SweepRecord::read(slot.key())?.unwrap_or_default();
+                            slot.insert(record)
+                        }
+                    };
+                    let planned = record.runs.iter().find(|run| run.hash == entry.hash);
+                    entry.axes = planned.map(|run| run.axes.clone()).unwrap_or_default();
+                }
+                found.push(entry);
             }
+            Err(error) => complain(&format!("warning: passed over {error}")),
         }
-        record_axes(&directory, &mut found)?;
     }
     found.retain(|entry| {
         filter.name.as_ref().is_none_or(|name| *name == entry.name)
@@ -278,19 +289,25 @@ impl Entry {
     }
 }
 
-/// A run's axes stand in its result; while it has none, in the record of its sweep.
-fn record_axes(directory: &Path, found: &mut [Entry]) -> Result<(), FileError> {
-    let unfinished = found.iter_mut().filter(|entry| entry.result.is_none() && entry.directory.starts_with(directory));
-    let unfinished: Vec<&mut Entry> = unfinished.collect();
-    if unfinished.is_empty() {
-        return Ok(());
+/// The directories of the runs that are named, or of all.
+fn directories(filter: &Filter) -> Vec<PathBuf> {
+    let is_run = |directory: &PathBuf| directory.join("config.toml").is_file();
+    let all: Vec<PathBuf> = folders(&filter.out).iter().flat_map(|name| folders(name)).filter(is_run).collect();
+    if filter.runs.is_empty() {
+        return all;
     }
-    let record = SweepRecord::read(directory)?.unwrap_or_default();
-    for entry in unfinished {
-        let planned = record.runs.iter().find(|run| run.hash == entry.hash);
-        entry.axes = planned.map(|run| run.axes.clone()).unwrap_or_default();
-    }
-    Ok(())
+    let (paths, hashes): (Vec<&String>, Vec<&String>) =
+        filter.runs.iter().partition(|named| is_run(&PathBuf::from(named)));
+    let fits = |run: &&PathBuf| {
+        let name = run.file_name().unwrap_or_default().to_string_lossy();
+        hashes.iter().any(|hash| !hash.is_empty() && name.starts_with(hash.as_str()))
+    };
+    let mut named: Vec<PathBuf> =
+        all.iter().filter(fits).cloned().chain(paths.into_iter().map(PathBuf::from)).collect();
+    // One that is named twice, in whatever way, is one.
+    let mut seen = BTreeSet::new();
+    named.retain(|run| seen.insert(fs::canonicalize(run).unwrap_or_else(|_| run.clone())));
+    named
 }
 
 fn folders(directory: &Path) -> Vec<PathBuf> {

@@ -168,7 +168,7 @@ impl Display {
         self.drawn = Some(Instant::now());
         let names: Vec<&str> = running.iter().map(|job| job.label.as_str()).collect();
         let failed = if failed > 0 { format!(" · {failed} failed") } else { String::new() };
-        let runs = format!("{} of {} runs", self.ended, self.runs);
+        let runs = format!("{} of {} runs ended", self.ended, self.runs);
         self.bar.set_message(format!("steps · {runs} · {} · {waiting} waiting{failed}", names.join(", ")));
     }
 }

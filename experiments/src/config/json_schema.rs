@@ -190,7 +190,9 @@ fn define_kinds(name: &str, registry: &dyn KindDefaults, definitions: &mut Map<S
     let loose: Map<String, Value> = loose.into_iter().map(|(key, variants)| (key, one_of_several(variants))).collect();
     let about = "Settings of a kind that is stated elsewhere.";
     any_of.push(json!({"description": about, "type": "object", "properties": loose, "additionalProperties": false}));
-    definitions.insert(name.to_owned(), json!({ "anyOf": any_of }));
+    // Named here too, so that an unknown kind is told as such.
+    let kind = json!({"description": "Decides the other keys.", "enum": registry.kinds()});
+    definitions.insert(name.to_owned(), json!({"type": "object", "properties": {"kind": kind}, "anyOf": any_of}));
 }
 
 /// The schema of what has this default. `refused` puts another value in the place at a path, and returns what its type says
