@@ -44,7 +44,7 @@ impl RunConfig {
 
 /// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
 /// the name it had before. `*` stands for any name.
-fn later_settings() -> [(&'static str, Value); 29] {
+fn later_settings() -> [(&'static str, Value); 30] {
     [
         ("train.gradient_checkpointing", json!(false)),
         ("train.curriculum", json!([])),
@@ -64,6 +64,7 @@ fn later_settings() -> [(&'static str, Value); 29] {
         ("model.mixer.*.output_map", json!(false)),
         ("model.mixer.*.with_embedding", json!(false)),
         ("model.mixer.*.gated_norm", json!("behind")),
+        ("model.mixer.*.dropout", json!(0.0)),
         ("model.channel.*.shared", json!(false)),
         ("model.channel.*.shared_norm", json!(false)),
         ("model.channel.*.output_map", json!(false)),

@@ -1,5 +1,8 @@
 //! Permitted ranges of the settings.
 
+use heddle_hybrid::KindTable;
+use serde_json::Value;
+
 use super::schema::{RunConfig, is_path_component};
 
 /// A setting outside of its range.
@@ -53,14 +56,17 @@ impl RunConfig {
             check(key, (0.0..1.0).contains(&value), value, "at least 0 and below 1")?;
         }
         check("train.lr_floor", (0.0..=1.0).contains(&train.lr_floor), train.lr_floor, "from 0 to 1")?;
-        let keys = ["train.gradient_checkpointing", "model.dropout"];
-        check(
-            keys[0],
-            !train.gradient_checkpointing || self.model.dropout == 0.0,
-            true,
-            "false where `model.dropout` is not 0",
-        )
-        .map_err(|range| OutOfRange { keys: keys.into(), ..range })?;
+        let drops =
+            |mixer: &KindTable| mixer.get("dropout").and_then(Value::as_f64).is_some_and(|chance| chance != 0.0);
+        for (key, drops) in [
+            ("model.dropout", self.model.dropout != 0.0),
+            ("model.mixer.*.dropout", self.model.mixer.values().any(drops)),
+        ] {
+            let key_at_fault = "train.gradient_checkpointing";
+            let permitted = format!("false where `{key}` is not 0");
+            check(key_at_fault, !train.gradient_checkpointing || !drops, true, &permitted)
+                .map_err(|range| OutOfRange { keys: vec![key_at_fault, key], ..range })?;
+        }
         for stage in &train.curriculum {
             check("train.curriculum", stage.steps >= 1, "a stage of 0 steps", "stages of at least 1 step")?;
             let weighted = stage.weights.iter().any(|weight| *weight > 0.0)
