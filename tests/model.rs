@@ -182,10 +182,12 @@ fn gradients_by_layer_train_to_the_same_bits() {
     assert_ne!(whole.file_name(), layers.file_name(), "a setting that is not at its default is part of the name");
     assert!(last_tensors(&whole) == last_tensors(&layers), "the parameters differ");
 
-    let dropout = ["--set", "train.gradient_checkpointing=true", "--set", "model.dropout=0.1"];
-    let complaint = bench.fail(2, &[&["run", "run.toml"], &dropout[..]].concat());
-    assert!(
-        complaint.contains("`train.gradient_checkpointing` is true") && complaint.contains("model.dropout"),
-        "{complaint}"
-    );
+    for (key, setting) in
+        [("`model.dropout`", "model.dropout=0.1"), ("`model.mixer.*.dropout`", "model.mixer.attention.dropout=0.1")]
+    {
+        let dropout = ["--set", "train.gradient_checkpointing=true", "--set", setting];
+        let complaint = bench.fail(2, &[&["run", "run.toml"], &dropout[..]].concat());
+        let named = complaint.contains("`train.gradient_checkpointing` is true") && complaint.contains(key);
+        assert!(named, "{complaint}");
+    }
 }

@@ -20,6 +20,7 @@ pub(crate) fn longer() -> String {
     let layers = r#"layers = ["mamba", "attention+mlp"]"#;
     let with_experts =
         longer.replace(layers, &layers.replace("mamba\"", "mamba+moe\"").replace("layers", "dropout = 0.1\nlayers"));
+    let with_experts = with_experts.replace("heads = 2", "heads = 2\ndropout = 0.1");
     let with_experts = with_experts.replace("[train]", "[model.channel.moe]\nexperts = 3\n\n[train]");
     assert_ne!(longer, with_experts);
     with_experts

@@ -4,8 +4,10 @@ use core::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor};
-use heddle_kernels::{AttentionInput, AttentionRule, Mixer, attention, linear, map_by_impulses, rms_norm, sigmoid_mul};
+use burn::tensor::{Device, Distribution, Int, Tensor};
+use heddle_kernels::{
+    AttentionDropout, AttentionInput, AttentionRule, Mixer, attention, linear, map_by_impulses, rms_norm, sigmoid_mul,
+};
 
 use crate::cache::Kept;
 use crate::positions::Placement;
@@ -111,6 +113,12 @@ impl Attention {
         }
     }
 
+    /// What becomes of the weights: nothing, unless the device is one for training.
+    fn dropout(&self, device: &Device) -> Option<AttentionDropout> {
+        let chance = self.sight.dropout;
+        (chance > 0.0 && device.is_autodiff()).then(|| AttentionDropout { chance, seed: drawn_seed(device) })
+    }
+
     /// Pairs of tokens of a sequence of `length` that see each other.
     fn pairs(&self, length: usize) -> f64 {
         let l = length as f64;
@@ -129,6 +137,13 @@ impl Attention {
     }
 }
 
+/// A seed from the device's generator, which draws what else chance decides within a step.
+fn drawn_seed(device: &Device) -> u64 {
+    const HALF: u64 = 1 << 24;
+    let halves = Tensor::<1, Int>::random([2], Distribution::Uniform(0.0, HALF as f64), device);
+    halves.into_data().iter::<u64>().fold(0, |seed, half| seed * HALF + half)
+}
+
 impl Mixer for Attention {
     type State = KeyValueCache;
 
@@ -143,7 +158,7 @@ impl Mixer for Attention {
         let input = self.project(&x, position);
         let cache = state.with(input.k, input.v, self.kept());
         let ([k, v], filled) = (cache.arrays(), cache.filled());
-        let rule = AttentionRule { keys: Some(filled), ..self.rule(filled - l, l) };
+        let rule = AttentionRule { keys: Some(filled), dropout: self.dropout(&x.device()), ..self.rule(filled - l, l) };
         let mixed = attention(AttentionInput { k, v, ..input }, rule).swap_dims(1, 2);
         let mixed = mixed.reshape([b, l, self.heads * self.head_width()]);
         let mixed = match &self.gate {
@@ -169,6 +184,10 @@ impl Mixer for Attention {
 
     fn max_length(&self) -> Option<usize> {
         self.placement.max_length()
+    }
+
+    fn is_random(&self) -> bool {
+        self.sight.dropout > 0.0
     }
 
     /// The softmax's weights, one map a query head.

@@ -68,6 +68,9 @@ pub struct AttentionSettings {
     pub bias: bool,
     /// Whether the output projection has a bias.
     pub output_bias: bool,
+    /// Chance that training sets the weight of a value to zero, while those that are kept grow to make up for it
+    /// ([`AttentionDropout`](heddle_kernels::AttentionDropout)). Without gradients, as in evaluation and decoding, nothing is.
+    pub dropout: f64,
 }
 
 impl Default for AttentionSettings {
@@ -93,6 +96,7 @@ impl Default for AttentionSettings {
             output_gate: false,
             bias: false,
             output_bias: false,
+            dropout: 0.0,
         }
     }
 }
@@ -164,6 +168,10 @@ impl AttentionSettings {
                 format!("{cap} is no bound"),
                 "use a positive number such as 50",
             ));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            let problem = format!("{} is no chance", self.dropout);
+            return Err(SettingsError::new("dropout", problem, "use a number from 0 to below 1"));
         }
         if self.sinks > 0 && self.window.is_none() {
             let problem = "without a window the first tokens are seen anyway";

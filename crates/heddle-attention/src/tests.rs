@@ -210,6 +210,33 @@ fn fewer_pairs_cost_less() {
     assert!(flops(AttentionSettings { causal: false, ..settings() }) > full);
 }
 
+/// Draws whose mean is compared with what is computed without dropout.
+const DRAWS: usize = 200;
+
+/// Five standard errors or more of how much of the latter is in that mean: a draw is off by a twentieth or less.
+const DEVIATION: f32 = 0.02;
+
+#[test]
+fn dropout_is_there_in_training_alone_and_changes_no_mean() {
+    let (plain, training) = (Device::flex(), Device::flex().autodiff());
+    let without = build(&settings(), &plain).forward(sequence(&plain), Default::default()).0;
+    let settings = AttentionSettings { dropout: 0.2, ..settings() };
+    let block = build(&settings, &training);
+    let evaluated = burn::module::Module::valid(&block).forward(sequence(&plain), Default::default()).0;
+    assert_eq!(evaluated.into_data(), without.to_data());
+
+    let draw = || block.forward(sequence(&training), Default::default()).0.inner();
+    training.seed(5);
+    let (first, second) = (draw(), draw());
+    assert_ne!(numbers(&first), numbers(&second));
+    training.seed(5);
+    assert_eq!((numbers(&draw()), numbers(&draw())), (numbers(&first), numbers(&second)));
+
+    let mean = (0..DRAWS).map(|_| draw()).reduce(|sum, y| sum + y).unwrap() / DRAWS as f64;
+    let share = (mean * without.clone()).sum() / without.square().sum();
+    assert!((share.into_scalar::<f32>() - 1.0).abs() < DEVIATION);
+}
+
 #[test]
 fn impossible_settings_are_refused_by_name() {
     let refused = |settings: AttentionSettings, key: &str, problem: &str| {
@@ -223,6 +250,9 @@ fn impossible_settings_are_refused_by_name() {
     refused(AttentionSettings { head_dim: Some(5), ..settings() }, "heads", "even part of the head's width 5");
     refused(AttentionSettings { window: Some(0), ..settings() }, "window", "sees nothing");
     refused(AttentionSettings { softcap: Some(-1.0), ..settings() }, "softcap", "-1 is no bound");
+    for dropout in [1.0, -0.1, f64::NAN] {
+        refused(AttentionSettings { dropout, ..settings() }, "dropout", "is no chance");
+    }
     refused(AttentionSettings { sinks: 2, ..settings() }, "sinks", "without a window");
     refused(rope(0.0, 1.0), "rope_theta", "0 is no base");
     refused(rope(1e4, 0.0), "rope_fraction", "0 is no part");

@@ -85,6 +85,11 @@ impl AnyMixer {
         self.0.erased_max_length()
     }
 
+    /// See [`Mixer::is_random`].
+    pub fn is_random(&self) -> bool {
+        self.0.erased_is_random()
+    }
+
     /// See [`Mixer::attention_map`].
     ///
     /// # Panics
@@ -136,6 +141,7 @@ trait ErasedMixer: Debug + Send + Sync {
     fn erased_state_bytes(&self, length: usize, d_model: usize) -> u64;
     fn erased_flops(&self, length: usize, d_model: usize) -> u64;
     fn erased_max_length(&self) -> Option<usize>;
+    fn erased_is_random(&self) -> bool;
     fn erased_attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>>;
     fn erased_clone(&self) -> AnyMixer;
     fn erased_devices(&self, devices: Vec<Device>) -> Vec<Device>;
@@ -168,6 +174,9 @@ impl<M: Mixer> ErasedMixer for M {
     }
     fn erased_max_length(&self) -> Option<usize> {
         self.max_length()
+    }
+    fn erased_is_random(&self) -> bool {
+        self.is_random()
     }
     fn erased_attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
         self.attention_map(x, rows)

@@ -192,6 +192,12 @@ impl Layer {
         mixer.into_iter().chain(self.feed.iter().filter_map(|feed| feed.max_length(pool))).min()
     }
 
+    /// Whether a mixer is random; see [`crate::Mixer::is_random`].
+    pub(crate) fn is_random(&self, pool: &Pool) -> bool {
+        let mixer = self.mixer.as_ref().is_some_and(|mixer| mixer.base(&pool.mixers).is_random());
+        mixer || self.feed.iter().any(|feed| feed.is_random(pool))
+    }
+
     /// Floating-point operations of a pass over one token behind `length` others.
     pub(crate) fn next_flops(&self, pool: &Pool, length: usize, d_model: usize) -> u64 {
         self.own_flops(pool, length + 1, d_model) - self.own_flops(pool, length, d_model) + self.adapter_flops()

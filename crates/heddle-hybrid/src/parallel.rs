@@ -100,4 +100,8 @@ impl Mixer for Parallel {
     fn max_length(&self) -> Option<usize> {
         self.branches.iter().filter_map(|branch| branch.mixer.max_length()).min()
     }
+
+    fn is_random(&self) -> bool {
+        self.branches.iter().any(|branch| branch.mixer.is_random())
+    }
 }

@@ -73,6 +73,9 @@ impl Model {
             "model: gradients by layer and dropout {} exclude each other",
             self.dropout.prob
         );
+        if let Some(layer) = self.layers.iter().position(|layer| layer.is_random(&self.shared)) {
+            panic!("model: gradients by layer and dropout in the mixer of layer {layer} exclude each other");
+        }
         let mut inputs = self.layer_inputs(tokens.clone().inner());
         let embedding = inputs[0].clone();
         let mut gradients = GradientsAccumulator::new();

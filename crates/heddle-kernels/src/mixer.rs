@@ -90,6 +90,11 @@ pub trait Mixer: Module + Sync + 'static {
         None
     }
 
+    /// Whether what training computes is drawn by chance, as with dropout, and would be another if computed again.
+    fn is_random(&self) -> bool {
+        false
+    }
+
     /// How much of each token's value the tokens `rows` of `x` take up, from a fresh state; for inspection.
     ///
     /// ```text

@@ -44,7 +44,7 @@ impl RunConfig {
 
 /// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
 /// the name it had before. `*` stands for any name.
-fn later_settings() -> [(&'static str, Value); 41] {
+fn later_settings() -> [(&'static str, Value); 42] {
     [
         ("train.tokens", json!(0)),
         ("train.minutes", json!(0.0)),
@@ -76,6 +76,7 @@ fn later_settings() -> [(&'static str, Value); 41] {
         ("model.mixer.*.output_map", json!(false)),
         ("model.mixer.*.with_embedding", json!(false)),
         ("model.mixer.*.gated_norm", json!("behind")),
+        ("model.mixer.*.dropout", json!(0.0)),
         ("model.channel.*.shared", json!(false)),
         ("model.channel.*.shared_norm", json!(false)),
         ("model.channel.*.output_map", json!(false)),

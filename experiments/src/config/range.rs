@@ -1,5 +1,8 @@
 //! Permitted ranges of the settings.
 
+use heddle_hybrid::KindTable;
+use serde_json::Value;
+
 use super::schema::{RunConfig, is_path_component};
 
 /// A setting outside of its range.
@@ -90,8 +93,14 @@ impl RunConfig {
     fn validate_gradients(&self) -> Result<(), OutOfRange> {
         let Self { train, model, .. } = self;
         let by_layer = train.gradient_checkpointing;
-        let keys = ["train.gradient_checkpointing", "model.dropout"];
-        check_together(&keys, !by_layer || model.dropout == 0.0, true, "false where `model.dropout` is not 0")?;
+        let drops =
+            |mixer: &KindTable| mixer.get("dropout").and_then(Value::as_f64).is_some_and(|chance| chance != 0.0);
+        for (key, drops) in
+            [("model.dropout", model.dropout != 0.0), ("model.mixer.*.dropout", model.mixer.values().any(drops))]
+        {
+            let permitted = format!("false where `{key}` is not 0");
+            check_together(&["train.gradient_checkpointing", key], !by_layer || !drops, true, &permitted)?;
+        }
         let keys = ["train.gradient_checkpointing", "train.chunk"];
         check_together(&keys, !by_layer || train.chunk == 0, true, "false where `train.chunk` is not 0")?;
         let permitted = format!("a divisor of `train.batch` ({})", train.batch);

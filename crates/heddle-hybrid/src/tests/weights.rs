@@ -137,6 +137,16 @@ fn gradients_by_layer_are_the_gradients() {
     }
 }
 
+#[test]
+#[should_panic(expected = "model: gradients by layer and dropout in the mixer of layer 1 exclude each other")]
+fn a_layer_that_would_draw_anew_is_not_computed_again() {
+    let device = Device::flex().autodiff();
+    let attention = json!({"kind": "attention", "dropout": 0.1});
+    let changes = json!({"layers": ["mamba", "mamba|attention"], "mixer": {"attention": attention}});
+    let model = build(&config(changes), &device).unwrap();
+    model.gradients_by_layer(tokens(&device), |hidden| hidden.mean());
+}
+
 /// The standard deviation of every parameter, by its path.
 fn deviations(model: &Model) -> std::collections::BTreeMap<String, f32> {
     let deviation = |numbers: Tensor<1>| numbers.square().mean().into_scalar::<f32>().sqrt();
