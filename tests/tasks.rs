@@ -113,3 +113,16 @@ fn a_curriculum_has_a_weight_for_every_slice() {
     let said = bench.fail(2, &["run", config.to_str().unwrap()]);
     assert!(said.contains("a stage has 2 weights, the task 1 train slices"), "{said}");
 }
+
+#[test]
+fn a_config_states_how_many_examples_training_repeats() {
+    let bench = Bench::new();
+    let model = "[model]\nd_model = 16\nlayers = ['a']\nmixer.a.kind = 'attention'\n";
+    bench.write("run.toml", &format!("{model}[train]\nsteps = 2\nwarmup = 0\nbatch = 4\n"));
+    for task in [
+        "{kind='induction', train=[{length=16, examples=10}]}",
+        "{kind='mqar', vocab=64, compat=true, train=[{length=32, pairs=2, examples=10}]}",
+    ] {
+        bench.succeed(&["run", "run.toml", "--set", &format!("task={task}")]);
+    }
+}

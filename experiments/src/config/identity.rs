@@ -44,8 +44,9 @@ impl RunConfig {
 
 /// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
 /// the name it had before. `*` stands for any name.
-fn later_settings() -> [(&'static str, Value); 29] {
+fn later_settings() -> [(&'static str, Value); 30] {
     [
+        ("task.compat", json!(false)),
         ("train.gradient_checkpointing", json!(false)),
         ("train.curriculum", json!([])),
         ("model.depth_scaled_init", json!(false)),
