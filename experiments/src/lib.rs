@@ -35,6 +35,7 @@ pub mod report;
 pub mod result;
 pub mod run;
 pub mod sweep;
+mod task_page;
 mod task_sample;
 mod task_stats;
 mod task_verbs;
@@ -42,4 +43,4 @@ mod text;
 pub mod train;
 
 pub use registry::Registry;
-pub use task_verbs::page as task_page;
+pub use task_page::page as task_page;
