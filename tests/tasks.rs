@@ -138,3 +138,16 @@ fn the_mad_configs_plan_its_66_settings() {
     }
     assert_eq!(planned, expected);
 }
+
+#[test]
+fn a_config_states_how_many_examples_training_repeats() {
+    let bench = Bench::new();
+    let model = "[model]\nd_model = 16\nlayers = ['a']\nmixer.a.kind = 'attention'\n";
+    bench.write("run.toml", &format!("{model}[train]\nsteps = 2\nwarmup = 0\nbatch = 4\n"));
+    for task in [
+        "{kind='induction', train=[{length=16, examples=10}]}",
+        "{kind='mqar', vocab=64, compat=true, train=[{length=32, pairs=2, examples=10}]}",
+    ] {
+        bench.succeed(&["run", "run.toml", "--set", &format!("task={task}")]);
+    }
+}

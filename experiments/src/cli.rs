@@ -26,7 +26,7 @@ use crate::sweep_verb::{self, SweepArgs};
 use crate::task_mad::{self, MadArgs};
 use crate::task_sample::{self, SampleArgs, SampleError};
 use crate::task_stats::{self, StatsArgs};
-use crate::task_verbs;
+use crate::{task_page, task_verbs};
 
 /// Train and compare attention, state-space and hybrid models on long-context tasks.
 ///
@@ -256,7 +256,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
         Verb::Task(verb) => {
             match verb {
                 TaskVerb::List { json } => task_verbs::list(registry, json, out)?,
-                TaskVerb::Show { task, markdown: true, .. } => out.line(task_verbs::page(&task, registry)?.trim())?,
+                TaskVerb::Show { task, markdown: true, .. } => out.line(task_page::page(&task, registry)?.trim())?,
                 TaskVerb::Show { task, overrides, .. } => task_verbs::show(&task, &overrides, registry, out)?,
                 TaskVerb::Sample(args) => task_sample::sample(&args, registry, out)?,
                 TaskVerb::Stats(args) => task_stats::stats(&args, registry, out)?,

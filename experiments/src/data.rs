@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use heddle_tasks::batch::{Batch, BatchLabel, Stretch, fill_batch};
-use heddle_tasks::{Readout, Split, Task, slice_by_weight, slice_of_batch};
+use heddle_tasks::{Readout, Split, Task, slice_by_weight};
 
 use crate::config::Stage;
 
@@ -44,11 +44,11 @@ impl<'a> Batches<'a> {
 
     /// Draws batch number `number` of the training stream, of `size` examples: a function of the seed and the number alone.
     pub fn draw_train(&mut self, number: u64, size: usize) {
-        let slice = match stage_at(self.curriculum, number) {
-            None => slice_of_batch(self.task, self.seed, number),
-            Some(stage) => slice_by_weight(self.task, &stage.weights, self.seed, number),
+        let (slice, first) = match stage_at(self.curriculum, number) {
+            None => self.task.training_batch(self.seed, number, size),
+            Some(stage) => (slice_by_weight(self.task, &stage.weights, self.seed, number), number * size as u64),
         };
-        self.draw(Stretch { split: Split::Train, slice, seed: self.seed, first: number * size as u64, count: size });
+        self.draw(Stretch { split: Split::Train, slice, seed: self.seed, first, count: size });
     }
 
     /// Rows and columns of the last batch.

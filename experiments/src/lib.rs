@@ -50,6 +50,7 @@ pub mod sweep;
 pub mod sweep_record;
 mod sweep_verb;
 mod task_mad;
+mod task_page;
 mod task_sample;
 mod task_stats;
 mod task_verbs;
@@ -57,4 +58,4 @@ mod text;
 pub mod train;
 
 pub use registry::Registry;
-pub use task_verbs::page as task_page;
+pub use task_page::page as task_page;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use heddle_tasks::{Example, SettingInfo, Split, Task, TaskError, TaskInfo, draw};
+use heddle_tasks::{Example, SettingInfo, Split, Task, TaskInfo, draw};
 use serde_json::{Value, json};
 
 use crate::Registry;
@@ -46,38 +46,21 @@ pub(crate) fn show(kind: &str, overrides: &[String], registry: &Registry, out: &
     let sheet =
         Sheet { columns: ["setting", "default", "range", "meaning"].map(Column::text).into(), rows: settings(info) };
     out.line(&sheet.terminal(None))?;
+    let (slice, example) = drawn(&*task)?;
+    out.line(&format!("Example 0 of seed 0, {slice}:\n{example}"))
+}
+
+/// The name of the shortest train slice, and its first example drawn.
+pub(crate) fn drawn(task: &dyn Task) -> anyhow::Result<(String, String)> {
     let shortest = task.slices(Split::Train).iter().enumerate().min_by_key(|(_, slice)| slice.length);
     let (slice, about) = shortest.context("the task has no training examples")?;
     let mut example = Example::default();
     task.example(Split::Train, slice, 0, 0, &mut example);
-    out.line(&format!("Example 0 of seed 0, {}:\n{}", about.name, draw(&*task, &example)))
+    Ok((about.name.clone(), draw(task, &example)))
 }
 
 /// Settings, defaults, ranges and meanings.
-fn settings(info: &TaskInfo) -> Vec<Vec<String>> {
+pub(crate) fn settings(info: &TaskInfo) -> Vec<Vec<String>> {
     let row = |setting: &SettingInfo| [setting.key, setting.default, setting.range, setting.meaning].map(str::to_owned);
     info.settings.iter().map(|setting| row(setting).to_vec()).collect()
-}
-
-/// The task's part of the reference page `docs/tasks.md`, in Markdown; a test holds the page to it.
-///
-/// # Errors
-/// If no task is registered under this kind.
-pub fn page(kind: &str, registry: &Registry) -> Result<String, TaskError> {
-    let info = registry.tasks.info(kind)?;
-    let code = |text: &str| format!("`{text}`");
-    let cells = settings(info).into_iter().map(|mut row| {
-        row[..2].iter_mut().for_each(|cell| *cell = code(cell));
-        row
-    });
-    let columns = ["setting", "default", "range", "meaning"].map(Column::text).into();
-    let sheet = Sheet { columns, rows: cells.collect() };
-    Ok(format!(
-        "## `{kind}`: {}\n\n{}\n\nSource: {}. Chance: {}. Layout and an example: `heddle task show {kind}`.\n\n{}",
-        info.title,
-        info.doc,
-        info.source,
-        info.chance,
-        sheet.markdown()
-    ))
 }

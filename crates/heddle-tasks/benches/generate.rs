@@ -13,7 +13,7 @@ const SHAPES: [(usize, usize); 5] = [(64, 4), (256, 64), (1024, 256), (4096, 256
 const BATCH: usize = 64;
 
 fn mqar(filler: Filler) -> Mqar {
-    let train = SHAPES.map(|(length, pairs)| TrainSegment { length, pairs, weight: 1.0 }).to_vec();
+    let train = SHAPES.map(|(length, pairs)| TrainSegment { length, pairs, weight: 1.0, examples: None }).to_vec();
     Mqar::new(MqarSettings { filler, train, ..MqarSettings::default() }).expect("the settings are in range")
 }
 

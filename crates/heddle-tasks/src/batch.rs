@@ -166,8 +166,8 @@ mod tests {
 
     fn task(filler: Filler) -> Mqar {
         let train = vec![
-            TrainSegment { length: 64, pairs: 4, weight: 1.0 },
-            TrainSegment { length: 256, pairs: 64, weight: 1.0 },
+            TrainSegment { length: 64, pairs: 4, weight: 1.0, examples: None },
+            TrainSegment { length: 256, pairs: 64, weight: 1.0, examples: None },
         ];
         Mqar::new(MqarSettings { filler, train, ..MqarSettings::default() }).unwrap()
     }

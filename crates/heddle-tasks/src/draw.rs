@@ -71,7 +71,7 @@ position  token  stands for  asked
         let settings = MqarSettings {
             vocab: 16,
             filler: Filler::Zero,
-            train: vec![TrainSegment { length: 12, pairs: 3, weight: 1.0 }],
+            train: vec![TrainSegment { length: 12, pairs: 3, weight: 1.0, examples: None }],
             ..MqarSettings::default()
         };
         let task = Mqar::new(settings).unwrap();

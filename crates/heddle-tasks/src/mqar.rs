@@ -57,6 +57,16 @@
 //! The law of a sequence is theirs. The numbers are not: theirs come from NumPy's global generator, in order; ours are
 //! a function of the index. Evaluation draws fresh examples from its own streams. Variants with forgetting, composed
 //! keys or repeated contexts are kinds of [their own](crate::recall).
+//!
+//! Training differs: theirs goes through a fixed number of examples a segment, one segment after the other, never shuffled,
+//! and through the same batches again in the next epoch; here batches are drawn from the segments by weight, and examples
+//! are fresh or come again in another order. With `compat` true training is as theirs: each segment states its number of
+//! `examples`, batches go through the segments in their order and through each from its first example to its last, again and
+//! again; and V > L is required, as there. Where a number of examples is no multiple of the batch, the last batch of a
+//! segment begins it anew, so that all batches are of one size; theirs is shorter. `weight` then has no say, but in a
+//! curriculum. The switch is about data alone. It does not cover the filler, which is "random" in their experiments of
+//! recall against state and "zero" in their figure 2; nor their choice of learning rate and end of training by the test
+//! set, nor the optimiser and its schedule by epochs, which are settings of a run.
 
 mod queries;
 mod settings;
@@ -72,8 +82,9 @@ pub(crate) use settings::check_power;
 pub use settings::{EvaluationSegment, Filler, MqarSettings, TrainSegment};
 
 use crate::sampling::Distinct;
+use crate::shuffle::Shuffle;
 use crate::stream::Stream;
-use crate::{Example, Slice, Split, Task, TaskError};
+use crate::{Example, Slice, Split, Task, TaskError, slice_of_batch};
 
 /// The task's name in configs.
 const KIND: &str = "mqar";
@@ -84,7 +95,7 @@ const KIND: &str = "mqar";
 /// use heddle_tasks::mqar::{Mqar, MqarSettings, TrainSegment};
 /// use heddle_tasks::{Example, Split, Task};
 ///
-/// let train = vec![TrainSegment { length: 256, pairs: 64, weight: 1.0 }];
+/// let train = vec![TrainSegment { length: 256, pairs: 64, weight: 1.0, examples: None }];
 /// let task = Mqar::new(MqarSettings { train, ..MqarSettings::default() })?;
 /// let mut example = Example::default();
 /// task.example(Split::Train, 0, 42, 0, &mut example);
@@ -95,6 +106,8 @@ const KIND: &str = "mqar";
 #[derive(Clone, Debug)]
 pub struct Mqar {
     vocab: u32,
+    /// Whether training batches come in the authors' order.
+    compat: bool,
     plans: [Plan; 3],
 }
 
@@ -151,16 +164,26 @@ impl Mqar {
         let evaluation = |segments: Vec<EvaluationSegment>| {
             segments.into_iter().map(|s| (s.length, s.pairs, 1.0, s.examples)).collect()
         };
-        let train = plan(settings.train.iter().map(|s| (s.length, s.pairs, s.weight, 0)).collect());
+        let train =
+            plan(settings.train.iter().map(|s| (s.length, s.pairs, s.weight, s.examples.unwrap_or(0))).collect());
         let validation = plan(evaluation(settings.evaluation(Split::Validation)));
         let test = plan(evaluation(settings.evaluation(Split::Test)));
-        Ok(Self { vocab: settings.vocab as u32, plans: [train, validation, test] })
+        Ok(Self { vocab: settings.vocab as u32, compat: settings.compat, plans: [train, validation, test] })
     }
 
     fn slice(&self, split: Split, slice: usize) -> (&Slice, &Queries) {
         let Plan { slices, shapes } = &self.plans[split as usize];
         assert!(slice < shapes.len(), "slice {slice} is out of range: {KIND} has {} {split} slices", shapes.len());
         (&slices[slice], &shapes[slice])
+    }
+
+    /// The example that stands at a place of training, where examples repeat.
+    fn repeated(&self, slice: usize, seed: u64, place: u64) -> u64 {
+        match (self.slices(Split::Train)[slice].examples as u64, self.compat) {
+            (0, _) => place,
+            (examples, true) => place % examples,
+            (examples, false) => Shuffle::of_epoch(KIND, slice, seed, place / examples, examples).at(place % examples),
+        }
     }
 
     /// Generates one example: keys, values and slots first, then the filler from left to right.
@@ -199,8 +222,26 @@ impl Task for Mqar {
 
     fn example(&self, split: Split, slice: usize, seed: u64, index: u64, out: &mut Example) {
         let (Slice { labels: pairs, .. }, queries) = self.slice(split, slice);
+        let index = if split == Split::Train { self.repeated(slice, seed, index) } else { index };
         let mut stream = Stream::of_example(KIND, split, slice, seed, index);
         SCRATCH.with_borrow_mut(|scratch| self.write(*pairs as u32, queries, &mut stream, scratch, out));
+    }
+
+    fn training_batch(&self, seed: u64, batch: u64, size: usize) -> (usize, u64) {
+        if !self.compat {
+            return (slice_of_batch(self, seed, batch), batch.wrapping_mul(size as u64));
+        }
+        let slices = self.slices(Split::Train);
+        let batches = |slice: &Slice| slice.examples.div_ceil(size) as u64;
+        let mut left = batch % slices.iter().map(batches).fold(0, u64::saturating_add);
+        let slice = slices.iter().position(|slice| {
+            let here = left < batches(slice);
+            if !here {
+                left -= batches(slice);
+            }
+            here
+        });
+        (slice.expect("an epoch ends with its last slice"), left * size as u64)
     }
 
     fn chance(&self, split: Split, slice: usize) -> f64 {

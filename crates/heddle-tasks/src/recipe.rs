@@ -355,10 +355,7 @@ impl<R: Recipe> Built<R> {
     fn repeated(&self, slice: usize, seed: u64, place: u64) -> u64 {
         match self.slices(Split::Train)[slice].examples as u64 {
             0 => place,
-            examples => {
-                let mut order = Stream::of_epoch(R::INFO.kind, slice, seed, place / examples);
-                Shuffle::new(examples, &mut order).at(place % examples)
-            }
+            examples => Shuffle::of_epoch(R::INFO.kind, slice, seed, place / examples, examples).at(place % examples),
         }
     }
 

@@ -30,6 +30,11 @@ impl Shuffle {
         Self { size, half: bits.div_ceil(2).max(LEAST_HALF), keys }
     }
 
+    /// The order in which a slice's `examples` come in an epoch.
+    pub(crate) fn of_epoch(kind: &str, slice: usize, seed: u64, epoch: u64, examples: u64) -> Self {
+        Self::new(examples, &mut Stream::of_epoch(kind, slice, seed, epoch))
+    }
+
     /// The number at a place.
     pub(crate) fn at(&self, place: u64) -> u64 {
         debug_assert!(place < self.size);

@@ -287,6 +287,12 @@ pub trait Task: Send + Sync + Debug {
     /// If the split has no such slice.
     fn chance(&self, split: Split, slice: usize) -> f64;
 
+    /// The slice of training batch number `batch`, of `size` examples, and the index of its first example: a function of the
+    /// arguments. Unless a task knows better, the slice is that of [`slice_of_batch`], and no two batches share an index.
+    fn training_batch(&self, seed: u64, batch: u64, size: usize) -> (usize, u64) {
+        (slice_of_batch(self, seed, batch), batch.wrapping_mul(size as u64))
+    }
+
     /// What the answers are read from.
     fn readout(&self) -> Readout {
         Readout::default()
@@ -300,7 +306,7 @@ pub trait Task: Send + Sync + Debug {
 ///
 /// # Panics
 /// If the task has no train slices.
-pub fn slice_of_batch(task: &dyn Task, seed: u64, batch: u64) -> usize {
+pub fn slice_of_batch<T: Task + ?Sized>(task: &T, seed: u64, batch: u64) -> usize {
     let weights: Vec<f64> = task.slices(Split::Train).iter().map(|slice| slice.weight).collect();
     slice_by_weight(task, &weights, seed, batch)
 }
@@ -309,7 +315,7 @@ pub fn slice_of_batch(task: &dyn Task, seed: u64, batch: u64) -> usize {
 ///
 /// # Panics
 /// If no weight is above 0.
-pub fn slice_by_weight(task: &dyn Task, weights: &[f64], seed: u64, batch: u64) -> usize {
+pub fn slice_by_weight<T: Task + ?Sized>(task: &T, weights: &[f64], seed: u64, batch: u64) -> usize {
     let last = weights.iter().rposition(|weight| *weight > 0.0);
     let last = last.unwrap_or_else(|| panic!("task '{}': no train slice has a weight", task.kind()));
     let mut point = Stream::of_batch(task.kind(), seed, batch).unit() * weights.iter().sum::<f64>();
@@ -370,7 +376,8 @@ mod tests {
     use crate::sampling::chi_square_p_value;
 
     fn weighted(weights: &[f64]) -> Mqar {
-        let segment = |(i, weight): (usize, &f64)| TrainSegment { length: 64, pairs: i + 1, weight: *weight };
+        let segment =
+            |(i, weight): (usize, &f64)| TrainSegment { length: 64, pairs: i + 1, weight: *weight, examples: None };
         let train = weights.iter().enumerate().map(segment).collect();
         Mqar::new(MqarSettings { train, ..MqarSettings::default() }).unwrap()
     }

@@ -44,8 +44,9 @@ impl RunConfig {
 
 /// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
 /// the name it had before. `*` stands for any name.
-fn later_settings() -> [(&'static str, Value); 42] {
+fn later_settings() -> [(&'static str, Value); 43] {
     [
+        ("task.compat", json!(false)),
         ("train.tokens", json!(0)),
         ("train.minutes", json!(0.0)),
         ("train.accumulate", json!(1)),

@@ -27,6 +27,9 @@ pub struct MqarSettings {
     pub power_a: f64,
     /// What stands where nothing is asked.
     pub filler: Filler,
+    /// Whether training goes through its examples as the authors' does; see the
+    /// [module](super#differences-from-the-authors-data).
+    pub compat: bool,
     /// What training batches hold.
     pub train: Vec<TrainSegment>,
     /// What is evaluated to choose; if absent, every length and number of pairs of `train`, 1000 examples each.
@@ -66,7 +69,7 @@ pub enum Filler {
 /// use heddle_tasks::mqar::{Mqar, MqarSettings, TrainSegment};
 /// use heddle_tasks::slice_of_batch;
 ///
-/// let segment = |length, weight| TrainSegment { length, pairs: 4, weight };
+/// let segment = |length, weight| TrainSegment { length, pairs: 4, weight, examples: None };
 /// let train = vec![segment(64, 3.0), segment(256, 1.0)];
 /// let task = Mqar::new(MqarSettings { train, ..MqarSettings::default() })?;
 /// let short = (0..1000).filter(|batch| slice_of_batch(&task, 42, *batch) == 0).count();
@@ -83,6 +86,9 @@ pub struct TrainSegment {
     /// How often a batch is of this segment, relative to the others.
     #[serde(default = "even_weight")]
     pub weight: f64,
+    /// The number of examples, which come again and again; without it there is no end of fresh ones.
+    #[serde(default)]
+    pub examples: Option<usize>,
 }
 
 /// One evaluation slice.
@@ -126,7 +132,8 @@ impl Default for MqarSettings {
             vocab: 8192,
             power_a: 0.01,
             filler: Filler::default(),
-            train: vec![TrainSegment { length: 64, pairs: 4, weight: 1.0 }],
+            compat: false,
+            train: vec![TrainSegment { length: 64, pairs: 4, weight: 1.0, examples: None }],
             validation: None,
             test: None,
         }
@@ -162,9 +169,17 @@ impl TaskSettings for MqarSettings {
                 range: "zero, random, disjoint",
             },
             SettingInfo {
+                key: "compat",
+                default: "false",
+                meaning: "whether training goes through a fixed number of examples, segment by segment and never shuffled, \
+                          as the authors' does",
+                range: "false; true: vocab above every length, and every train segment states its examples",
+            },
+            SettingInfo {
                 key: "train",
                 default: "[{\"length\": 64, \"pairs\": 4, \"weight\": 1.0}]",
-                meaning: "segments {length, pairs, weight}; each batch is of one segment, chosen by weight (default 1)",
+                meaning: "segments {length, pairs, weight, examples}; each batch is of one segment, chosen by weight \
+                          (default 1); examples is a number to repeat (default: no end of fresh ones)",
                 range: "length even, 4·pairs ≤ length ≤ 16777216, weight above 0; no segment twice",
             },
             SettingInfo {
@@ -210,7 +225,10 @@ impl MqarSettings {
         check_power(self.power_a)?;
         let train: Vec<_> = self.train.iter().map(|s| (s.length, s.pairs)).collect();
         self.check_segments("train", &train)?;
-        for (i, TrainSegment { weight, .. }) in self.train.iter().enumerate() {
+        for (i, TrainSegment { weight, examples, .. }) in self.train.iter().enumerate() {
+            require(*examples != Some(0), &format!("train[{i}].examples"), "1 ≤ examples", || {
+                ("examples 0".to_owned(), "use at least 1 example, or leave it out for no end of them".to_owned())
+            })?;
             require(
                 weight.is_finite() && *weight > 0.0,
                 &format!("train[{i}]"),
@@ -233,6 +251,33 @@ impl MqarSettings {
                     ("examples 0".to_owned(), "use at least 1 example, or leave the slice out".to_owned())
                 })?;
             }
+        }
+        self.check_compat()
+    }
+
+    /// Refuses what the authors' training has not.
+    fn check_compat(&self) -> Result<(), TaskError> {
+        if !self.compat {
+            return Ok(());
+        }
+        for (i, TrainSegment { examples, .. }) in self.train.iter().enumerate() {
+            require(examples.is_some(), &format!("train[{i}].examples"), "with compat, 1 ≤ examples", || {
+                (
+                    "no examples".to_owned(),
+                    "state how many there are, 100000 as published, or set compat to false".to_owned(),
+                )
+            })?;
+        }
+        for split in Split::ALL {
+            let lengths: Vec<_> = match split {
+                Split::Train => self.train.iter().map(|segment| segment.length).collect(),
+                _ => self.evaluation(split).iter().map(|segment| segment.length).collect(),
+            };
+            let longest = lengths.into_iter().max().unwrap_or_default();
+            require(longest < self.vocab, "vocab", "with compat, length < vocab", || {
+                let remedy = format!("use a vocab above {longest}, 8192 as published, or set compat to false");
+                (format!("vocab {}, length {longest} in {split}", self.vocab), remedy)
+            })?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ const PLAUSIBLE: f64 = 5.0;
 const FILLERS: [Filler; 3] = [Filler::Zero, Filler::Random, Filler::Disjoint];
 
 fn task(vocab: usize, length: usize, pairs: usize, filler: Filler) -> Mqar {
-    let train = vec![TrainSegment { length, pairs, weight: 1.0 }];
+    let train = vec![TrainSegment { length, pairs, weight: 1.0, examples: None }];
     Mqar::new(MqarSettings { vocab, filler, train, ..MqarSettings::default() }).unwrap()
 }
 
@@ -212,7 +212,8 @@ fn a_seed_generates_these_data_and_no_others() {
 fn any_length_is_generated_in_memory_that_is_reused() {
     let lengths: Vec<usize> = (6..=16).map(|power| 1 << power).collect();
     for filler in FILLERS {
-        let segment = |length: &usize| TrainSegment { length: *length, pairs: length / 64, weight: 1.0 };
+        let segment =
+            |length: &usize| TrainSegment { length: *length, pairs: length / 64, weight: 1.0, examples: None };
         let train = lengths.iter().map(segment).collect();
         let task = Mqar::new(MqarSettings { filler, train, ..MqarSettings::default() }).unwrap();
         for (slice, length) in lengths.iter().enumerate() {
@@ -246,8 +247,10 @@ fn an_example_does_not_depend_on_what_the_thread_generated_before() {
 
 #[test]
 fn absent_evaluation_splits_take_the_segments_of_training() {
-    let train =
-        vec![TrainSegment { length: 64, pairs: 4, weight: 5.0 }, TrainSegment { length: 128, pairs: 8, weight: 1.0 }];
+    let train = vec![
+        TrainSegment { length: 64, pairs: 4, weight: 5.0, examples: None },
+        TrainSegment { length: 128, pairs: 8, weight: 1.0, examples: None },
+    ];
     let test = Some(vec![EvaluationSegment { length: 1024, pairs: 256, examples: 10 }]);
     let task = Mqar::new(MqarSettings { train, test, ..MqarSettings::default() }).unwrap();
     let summary = |split| {
@@ -352,7 +355,7 @@ proptest! {
         index: u64,
     ) {
         prop_assume!(pairs < vocab / 2);
-        let train = vec![TrainSegment { length, pairs, weight: 1.0 }];
+        let train = vec![TrainSegment { length, pairs, weight: 1.0, examples: None }];
         let task = Mqar::new(MqarSettings { vocab, power_a, filler, train, ..MqarSettings::default() }).unwrap();
         let mut example = Example::default();
         task.example(Split::Train, 0, seed, index, &mut example);
@@ -375,4 +378,64 @@ proptest! {
             prop_assert_eq!(tokens[*evidence as usize - 1], tokens[*position as usize]);
         }
     }
+}
+
+#[test]
+fn compat_goes_through_the_segments_in_order_and_through_their_examples_again_and_again() {
+    let settings = json!({
+        "vocab": 256,
+        "compat": true,
+        "train": [{"length": 64, "pairs": 4, "examples": 6}, {"length": 32, "pairs": 2, "examples": 5, "weight": 9.0}],
+    });
+    let task = TaskRegistry::builtin().build("mqar", &settings).unwrap();
+    // Two batches of the first segment and two of the second, whose last is filled up.
+    let places: Vec<_> = (0..9).map(|batch| task.training_batch(0, batch, 3)).collect();
+    let epoch = [(0, 0), (0, 3), (1, 0), (1, 3)];
+    assert_eq!(places, [&epoch[..], &epoch, &epoch[..1]].concat());
+    let example = |index| {
+        let mut example = Example::default();
+        task.example(Split::Train, 1, 0, index, &mut example);
+        example
+    };
+    assert!((0..5).all(|index| example(index) == example(index + 5)));
+    assert_eq!((0..10).map(|index| example(index).tokens).collect::<HashSet<_>>().len(), 5);
+    // The examples are those that training without the switch begins with.
+    let fresh = json!({"vocab": 256, "train": [{"length": 64, "pairs": 4}, {"length": 32, "pairs": 2}]});
+    let fresh = TaskRegistry::builtin().build("mqar", &fresh).unwrap();
+    let mut first = Example::default();
+    fresh.example(Split::Train, 1, 0, 4, &mut first);
+    assert_eq!(example(4), first);
+}
+
+#[test]
+fn examples_without_compat_come_again_in_another_order() {
+    let settings = json!({"vocab": 256, "train": [{"length": 32, "pairs": 2, "examples": 40}]});
+    let task = TaskRegistry::builtin().build("mqar", &settings).unwrap();
+    let epoch = |number: u64| -> Vec<Vec<u32>> {
+        let mut example = Example::default();
+        let draw = |index| {
+            task.example(Split::Train, 0, 0, index, &mut example);
+            example.tokens.clone()
+        };
+        (40 * number..40 * (number + 1)).map(draw).collect()
+    };
+    let (first, second) = (epoch(0), epoch(1));
+    assert_ne!(first, second);
+    assert_eq!(first.iter().collect::<HashSet<_>>(), second.iter().collect());
+}
+
+#[test]
+fn compat_wants_a_number_of_examples_and_a_vocabulary_above_every_length() {
+    let refused = |settings| TaskRegistry::builtin().build("mqar", &settings).unwrap_err().to_string();
+    assert_eq!(
+        refused(json!({"compat": true})),
+        "setting 'train[0].examples': with compat, 1 ≤ examples fails (no examples): state how many there are, 100000 as \
+         published, or set compat to false"
+    );
+    let train = json!([{"length": 64, "pairs": 4, "examples": 10}]);
+    assert_eq!(
+        refused(json!({"compat": true, "vocab": 128, "train": train, "test": [{"length": 128, "pairs": 4}]})),
+        "setting 'vocab': with compat, length < vocab fails (vocab 128, length 128 in test): use a vocab above 128, 8192 \
+         as published, or set compat to false"
+    );
 }

@@ -57,7 +57,6 @@ pub struct TrainSlice<K> {
     /// How often a batch is of this slice, relative to the others.
     pub weight: f64,
     /// The number of examples, repeated in ever new orders; without it there is no end of fresh ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub examples: Option<usize>,
 }
 

@@ -31,11 +31,11 @@ fn a_slice_of_few_examples_repeats_each_of_them_once_an_epoch_in_a_new_order() {
 }
 
 #[test]
-fn the_number_of_examples_is_stated_where_it_is_set_and_refused_at_zero() {
+fn the_number_of_examples_is_null_where_it_is_not_set_and_refused_at_zero() {
     let settings = json!({"train": [{"length": 64, "repeats": 1, "weight": 1.0, "examples": 800}, {"length": 32}]});
     let complete = TaskRegistry::builtin().complete("induction", &settings).unwrap();
     assert_eq!(complete["train"][0], settings["train"][0]);
-    assert_eq!(complete["train"][1], json!({"length": 32, "repeats": 1, "weight": 1.0}));
+    assert_eq!(complete["train"][1], json!({"length": 32, "repeats": 1, "weight": 1.0, "examples": null}));
     assert_eq!(
         message("induction", json!({"train": [{"length": 64, "examples": 0}]})),
         "setting 'train[0].examples': 1 ≤ examples fails (examples 0): use at least 1 example, or leave it out for no end \
