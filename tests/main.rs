@@ -10,6 +10,7 @@ mod mixers;
 mod model;
 mod pretrained;
 mod references;
+mod report;
 mod results;
 mod resume;
 mod tasks;

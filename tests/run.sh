@@ -23,5 +23,20 @@ elif [ -n "${CI:-}" ]; then
     exit 1
 fi
 
+# A browser shows the report.
+if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >/dev/null || true
+fi
+if command -v chromium >/dev/null; then
+    HEDDLE_TEST_CHROMIUM=$(command -v chromium)
+    export HEDDLE_TEST_CHROMIUM
+else
+    echo "tests: chromium is missing and cannot be installed; report::… in tests/ is skipped" >&2
+    if [ -n "${CI:-}" ]; then
+        echo "tests: in CI nothing may be skipped" >&2
+        exit 1
+    fi
+fi
+
 # The same random shapes every time: a commit passes or fails, whoever asks. Another seed explores others.
 PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-2026} cargo test --release --workspace "$@"
