@@ -14,6 +14,7 @@ mod model;
 mod pretrained;
 mod references;
 mod reliability;
+mod report;
 mod results;
 mod resume;
 mod runs;

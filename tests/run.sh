@@ -3,6 +3,7 @@
 # are skipped by name. With CI set, a skip is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export DEBIAN_FRONTEND=noninteractive
 
 # Python reads the TensorBoard events back and validates run files, in an environment of its own.
 venv=target/test-venv
@@ -28,8 +29,7 @@ fi
 # A Slurm of one node, for which one must be root.
 if [ "$(id -u)" = 0 ]; then
     if ! command -v slurmctld >/dev/null && command -v apt-get >/dev/null; then
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null || true
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } >/dev/null || true
     fi
     if command -v slurmctld >/dev/null && command -v munged >/dev/null; then
         export HEDDLE_TEST_SLURM=1
@@ -38,6 +38,22 @@ fi
 if [ -z "${HEDDLE_TEST_SLURM:-}" ]; then
     echo "tests: Slurm is missing and cannot be installed; the sweeps through it in slurm::… are skipped" >&2
     if [ -n "${CI:-}" ]; then
+        echo "tests: in CI nothing may be skipped" >&2
+        exit 1
+    fi
+fi
+
+# A browser shows the report.
+if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >/dev/null || true
+fi
+if command -v chromium >/dev/null; then
+    HEDDLE_TEST_CHROMIUM=$(command -v chromium)
+    export HEDDLE_TEST_CHROMIUM
+else
+    echo "tests: chromium is missing and cannot be installed; report::… in tests/ is skipped" >&2
+    if [ -n "${CI:-}" ]; then
+        echo "tests: in CI nothing may be skipped" >&2
         exit 1
     fi
 fi

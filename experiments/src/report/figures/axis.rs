@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
+use super::lettering;
 use crate::report::format;
 
 /// Ticks that an axis aims at.
@@ -88,15 +89,25 @@ impl Axis {
             let room = 0.05 * (max - min).max(f64::MIN_POSITIVE);
             min - room..max + room
         };
-        let mut axis = Self { title: title.into(), range, ticks: Vec::new(), log };
-        let whole = axis.scaled(axis.range.end) - axis.scaled(axis.range.start);
-        for &value in values {
-            let room = |last: &(f64, String)| axis.scaled(value) - axis.scaled(last.0) >= whole / (TICKS + 2) as f64;
-            if axis.ticks.last().is_none_or(room) {
-                axis.ticks.push((value, trimmed(value)));
+        let ticks = values.iter().map(|&value| (value, trimmed(value))).collect();
+        Self { title: title.into(), range, ticks, log }
+    }
+
+    /// The axis with only those ticks whose texts do not run into each other, drawn over `pixels`.
+    pub(crate) fn thinned(&self, pixels: f64) -> Self {
+        const APART: f64 = 6.0;
+        let (low, high) = (self.scaled(self.range.start), self.scaled(self.range.end));
+        let mut end = f64::NEG_INFINITY;
+        let mut ticks = self.ticks.clone();
+        ticks.retain(|(value, text)| {
+            let (middle, half) = ((self.scaled(*value) - low) / (high - low) * pixels, lettering::width(text) / 2.0);
+            let fits = middle - half >= end;
+            if fits {
+                end = middle + half + APART;
             }
-        }
-        axis
+            fits
+        });
+        Self { ticks, ..self.clone() }
     }
 
     fn scaled(&self, value: f64) -> f64 {
@@ -188,6 +199,14 @@ mod tests {
     #[test]
     fn small_settings_keep_their_digits() {
         assert_eq!(texts(&Axis::setting("", &[3e-4, 1e-3, 0.03])), ["3e-4", "1e-3", "0.03"]);
+    }
+
+    #[test]
+    fn ticks_without_room_are_left_out() {
+        let values: Vec<f64> = (0..8).map(|power| 64.0 * 2.0_f64.powi(power)).collect();
+        let axis = Axis::setting("", &values);
+        assert_eq!(axis.thinned(800.0).ticks.len(), 8);
+        assert_eq!(texts(&axis.thinned(200.0)), ["64", "128", "512", "2,048", "8,192"]);
     }
 
     #[test]

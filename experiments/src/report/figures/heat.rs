@@ -8,7 +8,8 @@ use plotters::style::{Color, RGBColor};
 
 use super::axis::trimmed;
 use super::bins::tenth;
-use super::plot::{CHARACTER, Canvas, Drawn, Layout, TEXT, Words, drawing, px, shortened, text_style};
+use super::lettering::{CHARACTER, TEXT, fitting, shortened};
+use super::plot::{Canvas, Drawn, Layout, Words, drawing, px, text_style};
 use super::style::{MAX_SERIES, Theme};
 use super::{Drawing, Figure, Styled};
 use crate::report::format;
@@ -105,8 +106,7 @@ impl Heat {
         let (width, height) = grid.panel_size(self);
         let style = text_style(TEXT, HPos::Left, VPos::Center).style;
         let heading = format!("down: {}; across: {}", self.row_title, self.column_title);
-        let characters = (f64::from(grid.width - 16) / CHARACTER / TEXT) as usize;
-        canvas.draw_text(&shortened(&heading, characters), &style, px((8, grid.titled + 12)))?;
+        canvas.draw_text(&shortened(&heading, fitting(grid.width - 16)), &style, px((8, grid.titled + 12)))?;
         for (index, panel) in self.panels.iter().enumerate() {
             let (across, down) = (index as i32 % grid.across, index as i32 / grid.across);
             let corner = (8 + across * width, grid.titled + 22 + down * height);

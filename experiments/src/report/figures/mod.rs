@@ -5,6 +5,7 @@ mod bins;
 mod curves;
 mod guide;
 mod heat;
+mod lettering;
 mod numbers;
 mod plot;
 mod raster;

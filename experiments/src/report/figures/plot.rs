@@ -11,6 +11,7 @@ use plotters::style::{Color, IntoFont, RGBColor, TRANSPARENT, TextStyle};
 
 use super::axis::Axis;
 use super::guide::Guide;
+use super::lettering::{self, TEXT, shortened, wrapped};
 use super::style::{Look, NEUTRAL, Theme, themed};
 use crate::report::stats::Interval;
 
@@ -20,17 +21,17 @@ pub(crate) const UNIT: i32 = 10;
 /// Plotters writes a font size divided by this.
 const FONT_SCALE: f64 = 1.24;
 
-/// Size of the text, in pixels.
-pub(crate) const TEXT: f64 = 13.0;
-
 /// Height of a line of the legend, in pixels.
 const LEGEND_LINE: i32 = 22;
 
 /// Width of the sample before a legend's text, with the gap after it, in pixels.
 const SAMPLE: i32 = 38;
 
-/// Width of an average character, as a share of the text's size.
-pub(crate) const CHARACTER: f64 = 0.56;
+/// Height of a line of the horizontal axis' title, in pixels.
+const TITLE_LINE: i32 = 16;
+
+/// Width beside the plotting area for the ticks of the vertical axis, in pixels.
+const LEFT: i32 = 54;
 
 /// Radius of a marker, in drawing units.
 const MARKER: i32 = 42;
@@ -89,34 +90,53 @@ struct Frame {
     legend: (i32, i32),
     /// Characters of a legend's line.
     characters: usize,
+    /// Lines of the horizontal axis' title, and their middle.
+    x_title: Vec<String>,
+    x_middle: i32,
 }
 
 impl Frame {
     fn of(plot: &Plot, layout: Layout, titled: bool) -> Self {
         const WIDE: i32 = 860;
+        const NARROW: i32 = 360;
         const AXIS_TITLE: i32 = 26;
-        const BELOW: i32 = 52;
+        const TICKS: i32 = 36;
+        let (width, x_title) = match layout {
+            Layout::Wide => (WIDE, vec![plot.x.title.clone()]),
+            Layout::Narrow => (NARROW, wrapped(&plot.x.title, lettering::fitting(NARROW - 8))),
+        };
+        let below = TICKS + TITLE_LINE * x_title.len() as i32;
         let title = if titled { 30 } else { 0 };
         let legend = plot.labels().count() as i32 * LEGEND_LINE;
-        let longest = plot.labels().map(|label| label.chars().count()).max().unwrap_or(0);
+        let longest = plot.labels().map(lettering::width).fold(0.0, f64::max);
         match layout {
             Layout::Wide => {
-                let text = ((longest as f64 * CHARACTER * TEXT).ceil() as i32).clamp(105, 230);
+                let text = (longest.ceil() as i32).clamp(105, 230);
                 let right = SAMPLE + text + 24;
                 let top = title + AXIS_TITLE;
                 Self {
-                    width: WIDE,
-                    height: top + BELOW + legend.max(320),
+                    width,
+                    height: top + below + legend.max(320),
                     top,
                     right,
                     legend: (WIDE - right + 18, top + 2),
-                    characters: (f64::from(text) / CHARACTER / TEXT) as usize,
+                    characters: lettering::fitting(text),
+                    x_title,
+                    x_middle: (LEFT + width - right) / 2,
                 }
             }
             Layout::Narrow => {
                 let top = title + legend + 8 + AXIS_TITLE;
-                let characters = (f64::from(360 - SAMPLE - 16) / CHARACTER / TEXT) as usize;
-                Self { width: 360, height: top + BELOW + 230, top, right: 14, legend: (8, title + 4), characters }
+                Self {
+                    width,
+                    height: top + below + 230,
+                    top,
+                    right: 28,
+                    legend: (8, title + 4),
+                    characters: lettering::fitting(width - SAMPLE - 16),
+                    x_title,
+                    x_middle: width / 2,
+                }
             }
         }
     }
@@ -135,23 +155,28 @@ impl Plot {
     }
 
     fn draw(&self, canvas: &Canvas, frame: &Frame) -> Drawn {
-        let area = canvas.margin(frame.top * UNIT, 8 * UNIT, 6 * UNIT, frame.right * UNIT);
+        let titles = TITLE_LINE * frame.x_title.len() as i32;
+        let area = canvas.margin(frame.top * UNIT, (8 + titles) * UNIT, 6 * UNIT, frame.right * UNIT);
+        // On a narrow figure, not every tick has room for what is written at it.
+        let x = self.x.thinned(f64::from(frame.width - frame.right - LEFT));
         let mut chart = ChartBuilder::on(&area)
-            .set_label_area_size(LabelAreaPosition::Left, 48 * UNIT)
-            .set_label_area_size(LabelAreaPosition::Bottom, 44 * UNIT)
-            .build_cartesian_2d(self.x.clone(), self.y.clone())?;
+            .set_label_area_size(LabelAreaPosition::Left, (LEFT - 6) * UNIT)
+            .set_label_area_size(LabelAreaPosition::Bottom, 28 * UNIT)
+            .build_cartesian_2d(x.clone(), self.y.clone())?;
         chart
             .configure_mesh()
             .bold_line_style(NEUTRAL.mix(0.14).stroke_width(UNIT as u32))
             .light_line_style(TRANSPARENT)
             .axis_style(NEUTRAL.mix(0.6).stroke_width(UNIT as u32))
             .label_style(text_style(TEXT, HPos::Left, VPos::Top).style)
-            .x_label_formatter(&|value| plotters::coord::ranged1d::ValueFormatter::format_ext(&self.x, value))
+            .x_label_formatter(&|value| plotters::coord::ranged1d::ValueFormatter::format_ext(&x, value))
             .y_label_formatter(&|value| plotters::coord::ranged1d::ValueFormatter::format_ext(&self.y, value))
             .set_all_tick_mark_size(4 * UNIT)
-            .x_desc(self.x.title.clone())
-            .axis_desc_style(text_style(TEXT, HPos::Center, VPos::Bottom).style)
             .draw()?;
+        let centred = text_style(TEXT, HPos::Center, VPos::Center).style;
+        for (line, text) in frame.x_title.iter().rev().enumerate() {
+            canvas.draw_text(text, &centred, px((frame.x_middle, frame.height - 13 - TITLE_LINE * line as i32)))?;
+        }
         let style = text_style(TEXT, HPos::Left, VPos::Center).style;
         canvas.draw_text(&self.y.title, &style, px((8, frame.top - 15)))?;
         for guide in &self.guides {
@@ -277,18 +302,6 @@ pub(crate) fn text_style(size: f64, horizontal: HPos, vertical: VPos) -> Text {
     Text { style: TextStyle::from(font).color(&NEUTRAL).pos(Pos::new(horizontal, vertical)) }
 }
 
-/// The text, with its middle left out where it is longer than `characters`.
-pub(crate) fn shortened(text: &str, characters: usize) -> String {
-    let count = text.chars().count();
-    if count <= characters {
-        return text.to_owned();
-    }
-    let kept = characters.saturating_sub(1);
-    let head: String = text.chars().take(kept.div_ceil(2)).collect();
-    let tail: String = text.chars().skip(count - kept / 2).collect();
-    format!("{head}…{tail}")
-}
-
 /// What is written about a figure.
 pub(crate) struct Words<'a> {
     /// Drawn where the figure stands alone.
@@ -396,12 +409,6 @@ mod tests {
     fn markup_in_a_label_is_escaped() {
         let svg = plot("<b>&").svg(&Words { title: "<i>", alt: "\"<u>\"" }, Theme::Standalone, Layout::Wide).unwrap();
         assert!(!svg.contains("<b>") && !svg.contains("<i>") && !svg.contains("<u>"), "{svg}");
-    }
-
-    #[test]
-    fn a_long_label_loses_its_middle() {
-        assert_eq!(shortened("attention", 9), "attention");
-        assert_eq!(shortened("mamba d_model=128 d_state=16", 11), "mamba…te=16");
     }
 
     #[test]
