@@ -71,8 +71,24 @@ fn one_layer_of_attention_in_eight_is_enough() {
 }
 
 #[test]
+fn induction_takes_a_mixture() {
+    let stored = stored("ratio-induction.json");
+    for case in ["one_in_eight", "one_in_four", "one_in_two"] {
+        assert!(stored[case].lowest >= 0.99, "{case}: {}", stored[case].lowest);
+    }
+    assert!(stored["none"].mean < 0.12, "{}", stored["none"].mean);
+    assert!((0.3..0.9).contains(&stored["all"].mean), "{}", stored["all"].mean);
+}
+
+#[test]
 fn stored_results_are_of_the_configs_as_they_stand() {
-    let files = [("quickstart", "quickstart"), ("blocks/mqar", "blocks"), ("hybrid/ratio", "ratio")];
+    let files = [
+        ("quickstart", "quickstart"),
+        ("blocks/mqar", "blocks"),
+        ("hybrid/ratio", "ratio"),
+        ("hybrid/ratio-induction", "ratio-induction"),
+        ("mqar/recall-vs-state-small", "recall-vs-state-small"),
+    ];
     for (config, name) in files {
         let path = root().join(format!("configs/{config}.toml"));
         let planned = load(&path, &[], &Registry::default().kinds()).unwrap().expand();

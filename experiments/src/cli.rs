@@ -22,6 +22,7 @@ use crate::report::{ReportOptions, write_report};
 use crate::run::{Finished, RunError, RunOptions, run};
 use crate::runs_verbs::{self, RunsError, RunsVerb};
 use crate::slurm::SlurmError;
+use crate::sweep_record::SweepRecord;
 use crate::sweep_verb::{self, SweepArgs};
 use crate::task_mad::{self, MadArgs};
 use crate::task_sample::{self, SampleArgs, SampleError};
@@ -307,7 +308,17 @@ fn run_verb(args: RunArgs, registry: &Registry, out: &mut Out) -> anyhow::Result
 
 fn report_verb(args: ReportArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
     let folder = args.out.unwrap_or_else(|| args.dirs[0].clone());
-    print_report(&args.dirs, &folder, &ReportOptions::default(), out)?;
+    // The runs of one sweep are told as the sweep itself tells them.
+    let record = match &args.dirs[..] {
+        [dir] => SweepRecord::read(dir).unwrap_or_else(|error| {
+            complain(&format!("warning: {error}"));
+            None
+        }),
+        _ => None,
+    };
+    let SweepRecord { question, claim, cases, .. } = record.unwrap_or_default();
+    let options = ReportOptions { question, claim, case_order: cases, ..ReportOptions::default() };
+    print_report(&args.dirs, &folder, &options, out)?;
     Ok(ExitCode::SUCCESS)
 }
 

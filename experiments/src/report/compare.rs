@@ -149,7 +149,7 @@ fn words((first, second): (&str, &str), difference: &PairedDifference, shown: bo
             "{first} minus {second} is {points} points on one seed; one seed gives no interval and shows nothing."
         );
     };
-    let effect = difference.effect.map(|effect| format!(", effect size {}", format::short(effect)));
+    let effect = difference.effect.map(|effect| format!(", effect size {}", format::short(effect).replace('-', "−")));
     let range = format!(
         "95 % interval {} to {}{}, {seeds} seeds",
         format::points(interval.low),

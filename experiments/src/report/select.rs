@@ -1,149 +1,42 @@
-//! The value of a swept setting that validation chooses, case by case.
+//! What validation chose of a swept setting, case by case, as the report tells it.
 //!
-//! `sweep.json` beside an experiment's runs names the settings, as in `{"select": ["train.lr"]}`. Of the values tried, each case
-//! is then reported at the one that is best on validation: the highest mean over seeds of the lowest slice accuracy, of equal
-//! ones the lowest mean loss. The test stream has no say.
+//! `sweep.json` beside an experiment's runs names the settings ([`SweepRecord`]); the rule is that of [`select`].
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::gather::{compare_axes, text_of};
+use super::format;
+use super::gather::text_of;
 use super::read::Run;
 use super::sheet::{Column, Sheet};
-use super::{format, stats};
-
-/// File beside the runs of an experiment that tells what its sweep set out to do.
-const SWEEP: &str = "sweep.json";
-
-/// Values of axes: dotted key → value.
-type Point = BTreeMap<String, Value>;
-
-/// The choice for one case, at one point of the axes that are not selected over.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Choice {
-    pub(crate) name: String,
-    pub(crate) case: String,
-    /// Values of the other axes.
-    pub(crate) rest: Point,
-    /// What was tried, by value.
-    pub(crate) tried: Vec<Tried>,
-    /// Which of [`tried`](Self::tried) was chosen.
-    pub(crate) chosen: usize,
-}
-
-/// One point that was tried, with its scores on validation.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tried {
-    /// Values of the selected axes.
-    pub(crate) point: Point,
-    /// Its runs, as places among those given.
-    pub(crate) runs: Vec<usize>,
-    /// Lowest accuracy over the slices, mean over seeds.
-    pub(crate) accuracy: f64,
-    /// Loss summed over the slices, mean over seeds, in nats.
-    pub(crate) loss: f64,
-    /// Whether it lacks a seed that another point has. Such a point is not chosen: a mean over the seeds that survived says
-    /// too much good of it.
-    pub(crate) incomplete: bool,
-}
+use crate::select::{Choice, Point, select};
+use crate::sweep_record::SweepRecord;
 
 /// The settings that an experiment's sweep selects over, from the file beside its runs; none where there is no such file.
 pub(crate) fn keys_beside(run: &Path, warnings: &mut Vec<String>) -> Vec<String> {
-    let Some(path) = run.parent().map(|parent| parent.join(SWEEP)) else { return Vec::new() };
-    let parsed = match fs::read_to_string(&path) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Vec::new(),
-        Err(cause) => Err(cause.to_string()),
-        Ok(text) => serde_json::from_str::<Value>(&text).map_err(|cause| cause.to_string()),
-    };
-    let keys = parsed.and_then(|sweep| match sweep.get("select") {
-        None => Ok(Vec::new()),
-        Some(keys) => serde_json::from_value(keys.clone()).map_err(|cause| format!("`select`: {cause}")),
-    });
-    keys.unwrap_or_else(|cause| {
-        warnings.push(format!("{}: nothing is selected: {cause}", path.display()));
-        Vec::new()
-    })
+    match run.parent().map(SweepRecord::read) {
+        Some(Ok(record)) => record.map(|record| record.select).unwrap_or_default(),
+        Some(Err(error)) => {
+            warnings.push(format!("nothing is selected: {error}"));
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
 }
 
-/// What the runs that are compared have in common: experiment, case, and the axes that are not selected over.
-type Group<'a> = (&'a str, &'a str, Point);
-
-/// Chooses for each case of the experiments that select, and each point of their other axes.
+/// Chooses for each case of the experiments that select, and each point of their other axes. The runs of a choice are places
+/// in `runs`.
 pub(crate) fn choose(runs: &[Run]) -> Vec<Choice> {
-    let mut groups: Vec<(Group, Vec<usize>)> = Vec::new();
-    for (place, run) in runs.iter().enumerate().filter(|(_, run)| !run.select.is_empty()) {
-        let rest = run.result.axes.iter().filter(|(key, _)| !run.select.contains(key));
-        let rest = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
-        let group = (run.result.name.as_str(), run.result.case.as_str(), rest);
-        match groups.iter_mut().find(|(known, _)| *known == group) {
-            Some((_, members)) => members.push(place),
-            None => groups.push((group, vec![place])),
+    let keys: BTreeSet<&[String]> = runs.iter().map(|run| &*run.select).filter(|keys| !keys.is_empty()).collect();
+    let mut choices = Vec::new();
+    for keys in keys {
+        let places: Vec<usize> = (0..runs.len()).filter(|&place| runs[place].select == keys).collect();
+        for mut choice in select(places.iter().map(|&place| &runs[place].result), keys) {
+            choice.tried.iter_mut().flat_map(|tried| &mut tried.runs).for_each(|run| *run = places[*run]);
+            choices.push(choice);
         }
     }
-    groups.into_iter().map(|(group, members)| choice(group, &members, runs)).collect()
-}
-
-fn choice((name, case, rest): Group, members: &[usize], runs: &[Run]) -> Choice {
-    let mut points: Vec<(Point, Vec<usize>)> = Vec::new();
-    for &member in members {
-        let run = &runs[member];
-        let value = |key: &String| (key.clone(), run.result.axes.get(key).cloned().unwrap_or_default());
-        let point: Point = run.select.iter().map(value).collect();
-        match points.iter_mut().find(|(known, _)| *known == point) {
-            Some((_, members)) => members.push(member),
-            None => points.push((point, vec![member])),
-        }
-    }
-    points.sort_by(|(a, _), (b, _)| compare_axes(a, b));
-    let seeds = |members: &[usize]| members.iter().map(|&run| runs[run].result.seed).collect::<BTreeSet<u64>>().len();
-    let most = points.iter().map(|(_, members)| seeds(members)).max().unwrap_or(0);
-    let tried = |(point, members): (Point, Vec<usize>)| {
-        let over_seeds = |of: &dyn Fn(&Run) -> f64| {
-            stats::mean(&members.iter().map(|&run| of(&runs[run])).collect::<Vec<f64>>()).unwrap_or(f64::NAN)
-        };
-        let lowest = |run: &Run| run.result.validation.iter().map(|score| score.accuracy).fold(1.0, worse);
-        Tried {
-            accuracy: over_seeds(&lowest),
-            loss: over_seeds(&|run| run.result.validation.iter().map(|score| score.loss).sum()),
-            incomplete: seeds(&members) < most,
-            point,
-            runs: members,
-        }
-    };
-    let tried: Vec<Tried> = points.into_iter().map(tried).collect();
-    // The first of equals, hence the walk from behind.
-    let complete = tried.iter().enumerate().rev().filter(|(_, tried)| !tried.incomplete);
-    let chosen = complete.max_by(|(_, a), (_, b)| rank(a, b)).map_or(0, |(place, _)| place);
-    Choice { name: name.to_owned(), case: case.to_owned(), rest, tried, chosen }
-}
-
-/// The lesser; not a number if one of them is none.
-fn worse(a: f64, b: f64) -> f64 {
-    if a.is_nan() || a < b { a } else { b }
-}
-
-/// By accuracy, then by loss; what is not a number is worst.
-fn rank(a: &Tried, b: &Tried) -> Ordering {
-    let known = |number: f64| if number.is_nan() { f64::NEG_INFINITY } else { number };
-    known(a.accuracy).total_cmp(&known(b.accuracy)).then(known(-a.loss).total_cmp(&known(-b.loss)))
-}
-
-impl Choice {
-    /// Whether a selected number is the least or the greatest of those tried, so that a better one may lie beyond.
-    pub(crate) fn at_edge(&self) -> bool {
-        let of_key = |key: &String| {
-            let numbers: Option<Vec<f64>> = self.tried.iter().map(|tried| tried.point[key].as_f64()).collect();
-            let Some(numbers) = numbers else { return false };
-            let (least, greatest) = numbers.iter().fold((f64::MAX, f64::MIN), |(a, b), n| (a.min(*n), b.max(*n)));
-            least < greatest && [least, greatest].contains(&numbers[self.chosen])
-        };
-        self.tried[self.chosen].point.keys().any(of_key)
-    }
+    choices
 }
 
 /// A point in words: `lr=0.001`.
@@ -164,7 +57,7 @@ pub(crate) fn sheet(choices: &[Choice]) -> Sheet {
         let label = name.chain([case, &rest]).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
         choice.tried.iter().enumerate().map(move |(place, tried)| {
             let chosen = match (place == choice.chosen, tried.incomplete) {
-                (true, _) if choice.at_edge() => "selected, at the edge of the grid",
+                (true, _) if !choice.at_edge.is_empty() => "selected, at the edge of the grid",
                 (true, _) => "selected",
                 (false, true) => "lacks a seed",
                 (false, false) => "",
@@ -184,6 +77,11 @@ pub(crate) fn sheet(choices: &[Choice]) -> Sheet {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use serde_json::Value;
+
     use super::*;
     use crate::report::gather::gather;
     use crate::report::read::read_runs;
@@ -197,7 +95,7 @@ mod tests {
     fn read(specs: &[RunSpec], sweep: &str) -> (Vec<Run>, Vec<String>) {
         let home = tempfile::tempdir().unwrap();
         specs.iter().for_each(|spec| drop(synthetic::write(home.path(), spec)));
-        fs::write(home.path().join("recall").join(SWEEP), sweep).unwrap();
+        fs::write(home.path().join("recall").join(crate::sweep_record::FILE), sweep).unwrap();
         read_runs(&[home.path().to_owned()])
     }
 
@@ -223,7 +121,7 @@ mod tests {
         assert_eq!(told, [("a", "lr=0.01".to_owned()), ("b", "lr=0.001".to_owned())]);
         assert!((cases[0].accuracy.mean.unwrap() - 0.1).abs() < 1e-9);
         let choices = choose(&runs);
-        assert!(!choices[0].at_edge() && choices[1].at_edge());
+        assert!(choices[0].at_edge.is_empty() && !choices[1].at_edge.is_empty());
         let sheet = sheet(&choices);
         assert_eq!(sheet.rows.len(), 5);
         assert_eq!(sheet.rows[1][..3], ["a", "lr=0.01", "90.0"]);
@@ -250,17 +148,6 @@ mod tests {
             assert_eq!(gather(&runs, &[]).0.len(), 2);
         }
         let (runs, warnings) = read(&specs, r#"{"select": "train.lr"}"#);
-        assert!(choose(&runs).is_empty() && warnings[0].contains("`select`"), "{warnings:?}");
-    }
-
-    #[test]
-    fn of_equals_on_validation_the_first_by_value_is_chosen() {
-        let (mut runs, _) = read(&[spec("a", 1e-3, 0, 0.5), spec("a", 1e-2, 0, 0.9)], SELECT);
-        let validation = runs[0].result.validation.clone();
-        runs[1].result.validation = validation;
-        assert_eq!(choose(&runs)[0].chosen, 0);
-        let better = choose(&runs)[0].tried[1].runs[0];
-        runs[better].result.validation[0].loss -= 0.1;
-        assert_eq!(choose(&runs)[0].chosen, 1);
+        assert!(choose(&runs).is_empty() && warnings[0].contains("sweep.json"), "{warnings:?}");
     }
 }
