@@ -36,7 +36,7 @@ const SMALL: [(&str, &[&str]); 27] = [
 ];
 
 /// The task's part of the reference page `docs/tasks.md`, in Markdown: what it asks, its settings, and, of a task of this
-/// program, a small example with the command that draws it. A test holds the page to it.
+/// program, a small example with the command that draws it, and the run file that trains on it. A test holds the page to it.
 ///
 /// # Errors
 /// If no task is registered under this kind.
@@ -60,6 +60,14 @@ pub fn page(kind: &str, registry: &Registry) -> anyhow::Result<String> {
         let flags: String = small.iter().map(|setting| format!(" --set {}", quoted(setting))).collect();
         let (_, example) = drawn(&*load(kind, &overrides, registry)?)?;
         page += &format!("\n```sh\nheddle task show {kind}{flags}\n```\n\n```text\n{example}```\n");
+        let (config, result) = match kind {
+            "mqar" => ("quickstart".to_owned(), "recall-of-attention-mamba-and-a-hybrid-of-both"),
+            _ => (format!("tasks/{kind}"), "every-task-at-toy-scale"),
+        };
+        page += &format!(
+            "\nAttention, Mamba and a hybrid of both, trained on it: `heddle sweep configs/{config}.toml` \
+             ([result](results.md#{result})).\n"
+        );
     }
     Ok(page)
 }
