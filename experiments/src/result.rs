@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Scores of one slice of a split: all of its labelled positions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SliceScore {
     /// Name of the slice, for example `length=64,pairs=16`.
     pub slice: String,
@@ -130,10 +130,11 @@ pub struct Histogram {
 }
 
 /// Why training ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
     /// All steps were taken.
+    #[default]
     Steps,
     /// `train.tokens` were trained on.
     Tokens,
@@ -148,7 +149,7 @@ pub enum Stop {
 /// The content of `result.json`: everything that a report reads of a run.
 ///
 /// All of it but `timing` is a pure function of the config on a CPU, unless `train.minutes` ends the run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
     /// Version of Heddle that made it.
     pub version: String,

@@ -63,18 +63,13 @@ impl Choice {
 /// ```
 /// use std::collections::BTreeMap;
 /// use experiments::select::select;
-/// # use experiments::result::{RunResult, SliceScore, Stop, Timing};
+/// # use experiments::result::{RunResult, SliceScore};
 /// # let run = |seed: u64, lr: f64, accuracy: f64| RunResult {
-/// #     version: "0".into(), commit: None, burn: None, name: "recall".into(), case: "mamba".into(), seed,
+/// #     case: "mamba".into(),
+/// #     seed,
 /// #     axes: BTreeMap::from([("train.lr".to_owned(), lr.into())]),
-/// #     config_hash: String::new(), data_hash: String::new(), device: "cpu".into(), parameters: 1, state_bytes: 1,
-/// #     state_length: 1, steps: 1, best_step: 1, steps_to_target: None, tokens_to_target: None, stop: Stop::Steps, tokens: 1,
-/// #     validation: vec![SliceScore {
-/// #         slice: "all".into(), keys: BTreeMap::new(), examples: 1, labels: 1, correct: 1, whole: 1, accuracy,
-/// #         loss: 1.0 - accuracy, chance: 0.5, by_distance: vec![], by_depth: vec![],
-/// #     }],
-/// #     test: vec![],
-/// #     timing: Timing::default(),
+/// #     validation: vec![SliceScore { accuracy, loss: 1.0 - accuracy, ..SliceScore::default() }],
+/// #     ..RunResult::default()
 /// # };
 /// // Two seeds at each of three learning rates.
 /// let runs = [run(0, 1e-4, 0.2), run(1, 1e-4, 0.3), run(0, 1e-3, 0.9), run(1, 1e-3, 0.8), run(0, 1e-2, 0.9), run(1, 1e-2, 0.1)];
@@ -180,46 +175,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::result::{SliceScore, Stop, Timing};
+    use crate::result::SliceScore;
 
     fn run(case: &str, seed: u64, axes: Value, slices: &[(f64, f64)]) -> RunResult {
-        let score = |&(accuracy, loss): &(f64, f64)| SliceScore {
-            slice: String::new(),
-            keys: BTreeMap::new(),
-            examples: 1,
-            labels: 1,
-            correct: 1,
-            whole: 1,
-            accuracy,
-            loss,
-            chance: 0.0,
-            by_distance: vec![],
-            by_depth: vec![],
-        };
+        let score = |&(accuracy, loss): &(f64, f64)| SliceScore { accuracy, loss, ..SliceScore::default() };
         RunResult {
-            version: String::new(),
-            commit: None,
-            burn: None,
             name: "x".into(),
             case: case.into(),
             seed,
             axes: serde_json::from_value(axes).unwrap(),
-            config_hash: String::new(),
-            data_hash: String::new(),
-            device: String::new(),
-            parameters: 0,
-            state_bytes: 0,
-            state_length: 0,
-            steps: 0,
-            best_step: 0,
-            steps_to_target: None,
-            tokens_to_target: None,
-            stop: Stop::Steps,
-            tokens: 0,
             validation: slices.iter().map(score).collect(),
             // The test says the opposite of validation, and must have no say.
             test: slices.iter().map(|(accuracy, loss)| score(&(1.0 - accuracy, -loss))).collect(),
-            timing: Timing::default(),
+            ..RunResult::default()
         }
     }
 

@@ -93,7 +93,7 @@ fn scores(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{SliceScore, Stop, Timing};
+    use crate::result::SliceScore;
 
     #[test]
     fn every_setting_has_data_of_its_own() {
@@ -105,42 +105,14 @@ mod tests {
     }
 
     fn run(data: &str, lr: f64, validation: f64, test: f64) -> RunResult {
-        let score = |accuracy| SliceScore {
-            slice: "all".into(),
-            keys: BTreeMap::new(),
-            examples: 1,
-            labels: 1,
-            correct: 1,
-            whole: 1,
-            accuracy,
-            loss: 0.0,
-            chance: 0.0,
-            by_distance: vec![],
-            by_depth: vec![],
-        };
+        let score = |accuracy| SliceScore { accuracy, ..SliceScore::default() };
         RunResult {
-            version: String::new(),
-            commit: None,
-            burn: None,
-            name: "mad".into(),
             case: "mamba".into(),
-            seed: 0,
             axes: BTreeMap::from([("train.lr".to_owned(), lr.into())]),
-            config_hash: String::new(),
             data_hash: data.into(),
-            device: String::new(),
-            parameters: 0,
-            state_bytes: 0,
-            state_length: 0,
-            steps: 0,
-            best_step: 0,
-            steps_to_target: None,
-            tokens_to_target: None,
-            stop: Stop::Steps,
-            tokens: 0,
             validation: vec![score(validation)],
             test: vec![score(test)],
-            timing: Timing::default(),
+            ..RunResult::default()
         }
     }
 
