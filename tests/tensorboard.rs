@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::harness::{Bench, SMALL, metrics, text};
 
-/// Prints what an event directory holds: scalars and histograms by tag, texts, and the messages of the HParams page.
+/// Prints what an event directory holds: scalars and histograms by tag, texts, sizes of images, and the messages of the HParams page.
 const READER: &str = "
 import json, sys
 from google.protobuf.json_format import MessageToDict
@@ -23,6 +23,7 @@ print(json.dumps({
     'scalars': {tag: [[e.step, e.value] for e in events.Scalars(tag)] for tag in tags['scalars']},
     'histograms': {tag: [[e.step, histogram(e.histogram_value)] for e in events.Histograms(tag)] for tag in tags['histograms']},
     'texts': {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in texts},
+    'images': {tag: [events.Images(tag)[0].width, events.Images(tag)[0].height] for tag in tags['images']},
     'hparams': {tag: MessageToDict(HParamsPluginData.FromString(content))
                 for tag, content in events.PluginTagToContent('hparams').items()},
 }))
@@ -160,4 +161,7 @@ fn the_hparams_page_compares_the_runs_of_a_sweep() {
         let found = accuracy["value"].as_f64().unwrap_or(0.0) as f32;
         assert_eq!(found, result["test"][0]["accuracy"].as_f64().unwrap() as f32);
     }
+    let pictures = ask(READER, &folder.join("events")).unwrap()["images"].clone();
+    let figure = &pictures["report/validation-accuracy"];
+    assert!(figure[0].as_u64() > figure[1].as_u64() && figure[1].as_u64() > Some(100), "{pictures}");
 }

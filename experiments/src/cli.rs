@@ -18,7 +18,7 @@ use crate::generate::GenerateVerbError;
 use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::model_verbs::{self, ModelVerb};
 use crate::pretrained::ModelDirError;
-use crate::report::{ReportOptions, write_report};
+use crate::report::{Report, ReportOptions, write_report};
 use crate::run::{Finished, RunError, RunOptions, run};
 use crate::runs_verbs::{self, RunsError, RunsVerb};
 use crate::slurm::SlurmError;
@@ -345,11 +345,12 @@ pub(crate) fn print_report(
     folder: &Path,
     options: &ReportOptions,
     out: &mut Out,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Report> {
     let report = write_report(dirs, folder, options)?;
     report.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
     out.line(&report.table)?;
-    out.line(&format!("Report: {}", report.html.display()))
+    out.line(&format!("Report: {}", report.html.display()))?;
+    Ok(report)
 }
 
 /// Has the first Ctrl-C ask for a stop, and say so if it may, and the second stop at once.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tensorboard_proto::api::{DataType as HparamType, Experiment, HParamInfo, MetricInfo, MetricName, Status};
 use tensorboard_proto::event::Event;
 use tensorboard_proto::plugin_hparams::{HParamsPluginData, SessionEndInfo, SessionStartInfo};
-use tensorboard_proto::summary::{Summary, Summary_Value, SummaryMetadata, SummaryMetadata_PluginData};
+use tensorboard_proto::summary::{Summary, Summary_Image, Summary_Value, SummaryMetadata, SummaryMetadata_PluginData};
 use tensorboard_proto::tensor::TensorProto;
 use tensorboard_proto::types::DataType;
 use tensorboard_rs::record_writer::RecordWriter;
@@ -87,6 +87,26 @@ impl Events {
         tensor.set_dtype(DataType::DT_STRING);
         tensor.set_string_val(RepeatedField::from_vec(vec![text.as_bytes().to_vec()]));
         self.add(of_plugin(tag, "text", vec![], tensor), 0)
+    }
+
+    /// Adds a picture, given as a PNG file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    ///
+    /// # Panics
+    /// If it is no PNG.
+    pub fn image(&mut self, tag: &str, png: &[u8]) -> Result<(), FileError> {
+        let (width, height, channels) = png_header(png).expect("events: a picture is a PNG");
+        let mut image = Summary_Image::new();
+        image.set_width(width);
+        image.set_height(height);
+        image.set_colorspace(channels);
+        image.set_encoded_image_string(png.to_vec());
+        let mut point = Summary_Value::new();
+        point.set_tag(tag.into());
+        point.set_image(image);
+        self.add(point, 0)
     }
 
     /// States the hyper-parameters of a run: the settings of its config, by dotted key.
@@ -231,6 +251,13 @@ fn proto_value(value: &Value) -> ProtoValue {
         other => Kind::string_value(other.to_string()),
     };
     ProtoValue { kind: Some(kind), ..ProtoValue::new() }
+}
+
+/// Width, height and channels of a PNG file.
+fn png_header(bytes: &[u8]) -> Option<(i32, i32, i32)> {
+    let (info, _) = png::Decoder::new(bytes).read_info().ok()?;
+    let [width, height] = [info.width, info.height].map(|side| i32::try_from(side).ok());
+    Some((width?, height?, info.color_type.samples() as i32))
 }
 
 /// Seconds since 1970.

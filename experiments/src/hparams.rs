@@ -8,16 +8,22 @@ use serde_json::Value;
 use crate::config::PlannedRun;
 use crate::events::Events;
 use crate::files::FileError;
+use crate::report::Report;
 use crate::run::finished;
 
 /// Writes the events of a sweep into `folder/events`: its cases, seeds and axes as settings, the scores on the slices of the
-/// test stream as metrics.
+/// test stream as metrics, and the report's figures as images.
 ///
 /// The page shows the runs of one directory: `tensorboard --logdir runs/NAME`.
 ///
 /// # Errors
-/// If a result cannot be read or the events cannot be written.
-pub(crate) fn describe(folder: &Path, planned: &[PlannedRun], done: &[PathBuf]) -> Result<(), FileError> {
+/// If a result or a figure cannot be read or the events cannot be written.
+pub(crate) fn describe(
+    folder: &Path,
+    planned: &[PlannedRun],
+    done: &[PathBuf],
+    report: &Report,
+) -> Result<(), FileError> {
     let Some(first) = planned.first() else { return Ok(()) };
     let mut slices = BTreeSet::new();
     for directory in done {
@@ -31,6 +37,12 @@ pub(crate) fn describe(folder: &Path, planned: &[PlannedRun], done: &[PathBuf]) 
     settings.extend(first.axes.keys().map(|key| own(key, &|run| run.axes.get(key).cloned().unwrap_or_default())));
     let mut events = Events::create(&folder.join("events"))?;
     events.experiment(&first.config.name, &settings, &metrics)?;
+    for figure in &report.figures {
+        let path = figure.with_extension("png");
+        let png = std::fs::read(&path).map_err(FileError::of("read", &path))?;
+        let name = figure.file_stem().unwrap_or_default().to_string_lossy();
+        events.image(&format!("report/{name}"), &png)?;
+    }
     events.flush()
 }
 

@@ -97,8 +97,8 @@ pub(crate) fn execute(args: &SweepArgs, registry: &Registry, out: &mut Out) -> a
     if !swept.finished.is_empty() {
         let folder = args.common.out.join(&planned[0].config.name);
         let options = ReportOptions { case_order: case_order(&planned), question, claim, ..ReportOptions::default() };
-        print_report(&swept.finished, &folder, &options, out)?;
-        hparams::describe(&folder, &planned, &swept.finished)?;
+        let report = print_report(&swept.finished, &folder, &options, out)?;
+        hparams::describe(&folder, &planned, &swept.finished, &report)?;
     }
     for (directory, reason) in &swept.failed {
         complain(&format!("failed: {}: {reason}", directory.display()));

@@ -155,23 +155,22 @@ fn npz(task: &dyn Task, args: &SampleArgs, slices: &[usize], file: File) -> io::
     let length = task.slices(args.split)[slices[0]].length;
     let mut archive = ZipWriter::new(BufWriter::new(file));
     let mut labels: Vec<(u64, Label)> = Vec::new();
-    let mut tokens = array(&mut archive, "tokens", &[args.n, length as u64])?;
-    let (mut batch, mut first) = (Batch::default(), 0);
-    while first < args.n {
-        // A stretch is of one slice: of slices in turn, one row.
-        let count = if slices.len() == 1 { CHUNK.min(args.n - first) } else { 1 };
-        let (slice, index) = place(slices, first);
-        let stretch = Stretch { split: args.split, slice, seed: args.seed, first: index, count: count as usize };
-        fill_batch(task, stretch, &mut batch);
-        tokens.extend(batch.tokens.iter().copied())?;
-        labels.extend(batch.labels.iter().map(|label| (first + u64::from(label.row), label.label)));
-        first += count;
-    }
-    tokens.finish()?;
+    array(&mut archive, "tokens", &[args.n, length as u64], |tokens| {
+        let (mut batch, mut first) = (Batch::default(), 0);
+        while first < args.n {
+            // A stretch is of one slice: of slices in turn, one row.
+            let count = if slices.len() == 1 { CHUNK.min(args.n - first) } else { 1 };
+            let (slice, index) = place(slices, first);
+            let stretch = Stretch { split: args.split, slice, seed: args.seed, first: index, count: count as usize };
+            fill_batch(task, stretch, &mut batch);
+            tokens.extend(batch.tokens.iter().copied())?;
+            labels.extend(batch.labels.iter().map(|label| (first + u64::from(label.row), label.label)));
+            first += count;
+        }
+        Ok(())
+    })?;
     let mut column = |name: &str, values: Vec<i32>| {
-        let mut column = array(&mut archive, name, &[values.len() as u64])?;
-        column.extend(values.iter().copied())?;
-        column.finish()
+        array(&mut archive, name, &[values.len() as u64], |column| column.extend(values.iter().copied()))
     };
     column("label_row", labels.iter().map(|(row, _)| *row as i32).collect())?;
     column("label_position", labels.iter().map(|(_, label)| label.position as i32).collect())?;
@@ -183,10 +182,20 @@ fn npz(task: &dyn Task, args: &SampleArgs, slices: &[usize], file: File) -> io::
 
 type Archive = ZipWriter<BufWriter<File>>;
 
-/// Begins an array of 32-bit integers in the archive; its length is checked when it is finished.
-fn array<'a>(archive: &'a mut Archive, name: &str, shape: &[u64]) -> io::Result<NpyWriter<i32, &'a mut Archive>> {
+/// Writes an array of 32-bit integers into the archive; its length is checked when it is finished.
+fn array<'a>(
+    archive: &'a mut Archive,
+    name: &str,
+    shape: &[u64],
+    fill: impl FnOnce(&mut NpyWriter<i32, &mut BufWriter<&'a mut Archive>>) -> io::Result<()>,
+) -> io::Result<()> {
     // Beyond 4 GiB an entry needs the wide form of the format, which NumPy reads too.
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
     archive.start_file(format!("{name}.npy"), options)?;
-    WriteOptions::<i32>::new().default_dtype().shape(shape).writer(archive).begin_nd()
+    // The archive checks sums over each piece it is given, and the array hands out four bytes at a time.
+    let mut pieces = BufWriter::with_capacity(1 << 16, archive);
+    let mut array = WriteOptions::<i32>::new().default_dtype().shape(shape).writer(&mut pieces).begin_nd()?;
+    fill(&mut array)?;
+    array.finish()?;
+    pieces.flush()
 }
