@@ -87,7 +87,6 @@ fn stored_results_are_of_the_configs_as_they_stand() {
         ("blocks/mqar", "blocks"),
         ("hybrid/ratio", "ratio"),
         ("hybrid/ratio-induction", "ratio-induction"),
-        ("mqar/recall-vs-state-small", "recall-vs-state-small"),
     ];
     for (config, name) in files {
         let path = root().join(format!("configs/{config}.toml"));
