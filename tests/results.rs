@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use experiments::Registry;
 use experiments::config::load;
 use experiments::result::{RunResult, SliceScore};
+use experiments::select::select;
 
 use crate::harness::{Bench, root};
 
@@ -81,12 +82,38 @@ fn induction_takes_a_mixture() {
 }
 
 #[test]
+fn recall_has_a_price_in_state() {
+    let runs = stored_runs("recall-vs-state-small.json");
+    let choices = select(&runs, &["train.lr".to_owned()]);
+    let of = |case: &str| {
+        let choice = choices.iter().find(|choice| choice.case == case).unwrap();
+        let chosen = choice.runs().iter().map(|&run| &runs[run]);
+        let accuracy = |run: &RunResult| {
+            let sum = |of: fn(&SliceScore) -> u64| run.test.iter().map(of).sum::<u64>() as f64;
+            sum(|slice| slice.correct) / sum(|slice| slice.labels)
+        };
+        let lowest = chosen.clone().map(accuracy).fold(1.0, f64::min);
+        (lowest, chosen.clone().map(accuracy).fold(0.0, f64::max), runs[choice.runs()[0]].state_bytes)
+    };
+    let (lowest, _, cache) = of("attention_32");
+    assert!(lowest > 0.999, "{lowest}");
+    for case in ["based_8", "mamba2_32", "gated_delta_64"] {
+        let (lowest, _, state) = of(case);
+        assert!(lowest > 0.95 && state < cache, "{case}: {lowest}, {state} bytes");
+    }
+    for case in ["mamba_8", "mamba_24"] {
+        assert!(of(case).1 < 0.2, "{case}: {:?}", of(case));
+    }
+}
+
+#[test]
 fn stored_results_are_of_the_configs_as_they_stand() {
     let files = [
         ("quickstart", "quickstart"),
         ("blocks/mqar", "blocks"),
         ("hybrid/ratio", "ratio"),
         ("hybrid/ratio-induction", "ratio-induction"),
+        ("mqar/recall-vs-state-small", "recall-vs-state-small"),
     ];
     for (config, name) in files {
         let path = root().join(format!("configs/{config}.toml"));
