@@ -16,7 +16,12 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 events = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0, 'histograms': 0, 'tensors': 0})
 events.Reload()
 tags = events.Tags()
-texts = events.PluginTagToContent('text')
+def of_plugin(name):
+    try:
+        return events.PluginTagToContent(name)
+    except KeyError:
+        return {}
+texts = of_plugin('text')
 def histogram(value):
     return [value.min, value.max, value.num, value.sum, value.sum_squares, list(value.bucket_limit), list(value.bucket)]
 print(json.dumps({
@@ -25,7 +30,7 @@ print(json.dumps({
     'texts': {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in texts},
     'images': {tag: [events.Images(tag)[0].width, events.Images(tag)[0].height] for tag in tags['images']},
     'hparams': {tag: MessageToDict(HParamsPluginData.FromString(content))
-                for tag, content in events.PluginTagToContent('hparams').items()},
+                for tag, content in of_plugin('hparams').items()},
 }))
 ";
 
