@@ -8,19 +8,10 @@ use experiments::Registry;
 use experiments::config::{json_schema, load, load_text};
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, SMALL, root, text};
+use crate::harness::{Bench, SMALL, files_below, root, text};
 
 fn configs() -> Vec<PathBuf> {
-    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
-        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
-            match path.is_dir() {
-                true => walk(&path, found),
-                false => found.extend((path.extension().is_some_and(|kind| kind == "toml")).then_some(path)),
-            }
-        }
-    }
-    let mut found = vec![];
-    walk(&root().join("configs"), &mut found);
+    let found = files_below(&root().join("configs"), "toml");
     assert!(found.len() >= 3);
     found
 }

@@ -12,6 +12,21 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace").to_owned()
 }
 
+/// The files below a directory of the repository that end in `.EXTENSION`, in order; what is built or run is left out.
+pub(crate) fn files_below(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = vec![];
+    for path in fs::read_dir(directory).expect("the directory is readable").map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().expect("an entry has a name").to_string_lossy().into_owned();
+        if path.is_dir() && !["target", "runs", ".git"].contains(&name.as_str()) {
+            found.extend(files_below(&path, extension));
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
 /// A directory of its own and the program to run in it.
 pub(crate) struct Bench(tempfile::TempDir);
 

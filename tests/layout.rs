@@ -1,28 +1,16 @@
 //! Rules of the house that a program can check.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::harness::root;
+use crate::harness::{files_below, root};
 
 /// Lines of a file that still holds one thing.
 const LONGEST_FILE: usize = 450;
 
 /// Every file that is tracked or would be, below the root.
 fn files(extension: &str) -> Vec<(PathBuf, String)> {
-    fn walk(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() && !["target", "runs", ".git"].contains(&name.as_str()) {
-                walk(&path, extension, found);
-            } else if path.extension().is_some_and(|found| found == extension) {
-                found.push(path);
-            }
-        }
-    }
-    let mut found = vec![];
-    walk(&root(), extension, &mut found);
+    let found = files_below(&root(), extension);
     assert!(!found.is_empty(), "no .{extension} files");
     found.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }

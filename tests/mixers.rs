@@ -1,9 +1,9 @@
 //! What every mixer promises, for every mixer that is registered: a new one is covered by being registered.
 
 use approx::assert_relative_eq;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use heddle_hybrid::{AnyMixer, AnyState, Init, KindTable, MixerRegistry};
+use heddle_hybrid::{AnyMixer, AnyState, EachParameter, Init, KindTable, MixerRegistry, for_each_parameter};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -94,25 +94,18 @@ fn close(name: &str, a: &Tensor<3>, b: &Tensor<3>, tolerance: f32) {
 
 /// Gradients of every parameter and of `x` for the loss Σ weight · y, in the module's order.
 fn gradients(mixer: &AnyMixer, lengths: &[usize], device: &Device) -> Vec<(String, Vec<f32>)> {
-    struct Collect<'a>(&'a burn::tensor::Gradients, Vec<(String, Vec<f32>)>, Vec<String>);
-    impl ModuleVisitor for Collect<'_> {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.2.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.2.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let path = self.2.join(".");
+    struct Collect<'a>(&'a burn::tensor::Gradients, Vec<(String, Vec<f32>)>);
+    impl EachParameter for Collect<'_> {
+        fn parameter<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
             let grad = param.val().grad(self.0).unwrap_or_else(|| panic!("`{path}` gets no gradient"));
-            self.1.push((path, grad.into_data().iter::<f32>().collect()));
+            self.1.push((path.to_owned(), grad.into_data().iter::<f32>().collect()));
         }
     }
     let x = random([2, LENGTH, WIDTH], 1, device).require_grad();
     let (y, _) = chunked(mixer, &x, lengths);
     let grads = (y * random([2, LENGTH, WIDTH], 2, device)).sum().backward();
-    let mut collect = Collect(&grads, vec![], vec![]);
-    mixer.visit(&mut collect);
+    let mut collect = Collect(&grads, vec![]);
+    for_each_parameter(mixer, &mut collect);
     collect.1.push(("x".into(), x.grad(&grads).expect("x gets a gradient").into_data().iter::<f32>().collect()));
     collect.1
 }

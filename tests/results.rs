@@ -9,7 +9,7 @@ use experiments::config::load;
 use experiments::result::{RunResult, SliceScore};
 use experiments::select::select;
 
-use crate::harness::{Bench, root};
+use crate::harness::{Bench, files_below, root};
 
 /// The stored result of a case.
 struct Stored {
@@ -139,10 +139,8 @@ fn the_hybrid_learns_to_recall_on_a_seed_that_nobody_chose_it_by() {
 
 /// The configs of a folder below `configs`, by name.
 fn configs(folder: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(root().join("configs").join(folder)).unwrap();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut paths = files_below(&root().join("configs").join(folder), "toml");
     paths.retain(|path| path.file_stem().is_some_and(|stem| stem != "base"));
-    paths.sort();
     paths
 }
 

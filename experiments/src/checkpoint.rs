@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use heddle_hybrid::pretrained::NamedTensor;
+use heddle_hybrid::{EachParameter, for_each_parameter};
 use safetensors::tensor::TensorView;
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -281,25 +282,15 @@ fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
 
 /// The parameters of a module by path.
 pub fn parameters<M: Module>(module: &M) -> Tensors {
-    #[derive(Default)]
-    struct Collect {
-        path: Vec<String>,
-        tensors: Tensors,
-    }
-    impl ModuleVisitor for Collect {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.tensors.insert(self.path.join("."), param.val().into_data());
+    struct Collect(Tensors);
+    impl EachParameter for Collect {
+        fn parameter<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+            self.0.insert(path.to_owned(), param.val().into_data());
         }
     }
-    let mut collect = Collect::default();
-    module.visit(&mut collect);
-    collect.tensors
+    let mut collect = Collect(Tensors::new());
+    for_each_parameter(module, &mut collect);
+    collect.0
 }
 
 /// Puts saved parameters into a module of the same shape.

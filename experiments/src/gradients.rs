@@ -207,6 +207,7 @@ impl ModuleVisitor for Add<'_> {
 mod tests {
     use super::*;
     use crate::checkpoint::Tensors;
+    use heddle_hybrid::{EachParameter, for_each_parameter};
     use heddle_tasks::{Task, TaskRegistry};
     use serde_json::json;
 
@@ -237,27 +238,17 @@ mod tests {
         let mut batches = Batches::new(&*task, 0, &Device::flex().autodiff());
         batches.draw_train(0, ROWS);
         let found = differentiate(model, &batches, train);
-        let mut collect = Collect { gradients: found.gradients, path: vec![], found: Tensors::new() };
-        model.visit(&mut collect);
-        (found.loss, collect.found)
+        let mut collect = Collect(found.gradients, Tensors::new());
+        for_each_parameter(model, &mut collect);
+        (found.loss, collect.1)
     }
 
-    struct Collect {
-        gradients: GradientsParams,
-        path: Vec<String>,
-        found: Tensors,
-    }
+    struct Collect(GradientsParams, Tensors);
 
-    impl ModuleVisitor for Collect {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = self.gradients.get::<D>(param.id).expect("every parameter has a gradient");
-            self.found.insert(self.path.join("."), gradient.into_data());
+    impl EachParameter for Collect {
+        fn parameter<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+            let gradient = self.0.get::<D>(param.id).expect("every parameter has a gradient");
+            self.1.insert(path.to_owned(), gradient.into_data());
         }
     }
 
@@ -338,15 +329,15 @@ mod tests {
             let (hidden, _) = model.forward(piece.tokens.clone(), state);
             let loss = cross_entropy_at(answers_from(&model, hidden, piece), piece.targets.clone()) * share;
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
-            let mut collect = Collect { gradients, path: vec![], found: Tensors::new() };
-            model.visit(&mut collect);
+            let mut collect = Collect(gradients, Tensors::new());
+            for_each_parameter(&model, &mut collect);
             let add = |(path, more): (String, TensorData)| {
                 let Some(sum) = &sum else { return (path, more) };
                 let values = sum[&path].iter::<f32>().zip(more.iter::<f32>()).map(|(a, b)| a + b).collect::<Vec<f32>>();
                 let shape = more.shape().clone();
                 (path, TensorData::new(values, shape))
             };
-            sum = Some(collect.found.into_iter().map(add).collect());
+            sum = Some(collect.1.into_iter().map(add).collect());
         }
         let sum = sum.unwrap();
         for path in sum.keys() {

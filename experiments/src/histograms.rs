@@ -1,8 +1,9 @@
 //! How the numbers of each parameter and of its gradient are distributed.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
+use heddle_hybrid::{EachParameter, for_each_parameter};
 
 use crate::result::Histogram;
 
@@ -11,28 +12,18 @@ const BUCKETS: usize = 30;
 
 /// Histograms of every parameter and of its gradient, `parameters/PATH` and `gradients/PATH`, in the model's order.
 pub fn histograms<M: Module>(model: &M, gradients: &GradientsParams) -> Vec<(String, Histogram)> {
-    let mut visit = Visit { gradients, path: vec![], found: vec![] };
-    model.visit(&mut visit);
+    let mut visit = Visit { gradients, found: vec![] };
+    for_each_parameter(model, &mut visit);
     visit.found
 }
 
 struct Visit<'a> {
     gradients: &'a GradientsParams,
-    path: Vec<String>,
     found: Vec<(String, Histogram)>,
 }
 
-impl ModuleVisitor for Visit<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
+impl EachParameter for Visit<'_> {
+    fn parameter<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         self.found.push((format!("parameters/{path}"), Histogram::of(&param.val().into_data())));
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
             self.found.push((format!("gradients/{path}"), Histogram::of(&gradient.into_data())));

@@ -202,6 +202,17 @@ pub fn run(planned: &PlannedRun, registry: &Registry, options: &RunOptions) -> R
     Ok(Finished { directory, result, skipped: false, warnings })
 }
 
+/// Makes the directory of a run that is to be executed, and puts its config there; returns the config's path.
+///
+/// # Errors
+/// If the system refuses.
+pub(crate) fn set_up(planned: &PlannedRun, directory: &Path) -> Result<PathBuf, FileError> {
+    create_dir(directory)?;
+    let config = directory.join("config.toml");
+    write_atomic(&config, planned.config.to_toml().as_bytes())?;
+    Ok(config)
+}
+
 /// The result of a run if it is finished.
 ///
 /// # Errors

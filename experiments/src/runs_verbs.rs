@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use crate::cli::{Out, complain};
 use crate::files::FileError;
-use crate::report::{Column, Sheet};
+use crate::report::{Column, Sheet, pooled};
 use crate::result::RunResult;
 use crate::run::{failure, finished, lock};
+use crate::sweep::runs_in_words;
 use crate::sweep::steps_taken;
 use crate::sweep_record::SweepRecord;
 
@@ -228,18 +229,13 @@ fn remove(args: &RmArgs, out: &mut Out) -> anyhow::Result<()> {
     out.line(&format!("Removed {}.", runs_in_words(entries.len())))
 }
 
-fn runs_in_words(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "run" } else { "runs" })
-}
-
 fn status(status: Status) -> String {
     status.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Right answers over answers, of all test slices.
 fn accuracy(result: &RunResult) -> Option<f64> {
-    let (right, of) = result.test.iter().fold((0, 0), |(right, of), score| (right + score.correct, of + score.labels));
-    (of > 0).then(|| right as f64 / of as f64)
+    pooled(result.test.iter().map(|score| (score.correct, score.labels)))
 }
 
 /// The runs that fit, by name and hash.

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 
 use crate::config::PlannedRun;
-use crate::files::{FileError, create_dir, write_atomic};
+use crate::files::FileError;
 use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::progress;
 use crate::result::Metric;
-use crate::run::{axes_to_json, directory, failure, finished, note_failure};
+use crate::run::{axes_to_json, directory, failure, finished, note_failure, set_up};
 
 /// How a sweep is executed.
 #[derive(Clone, Debug)]
@@ -125,10 +125,19 @@ pub fn sweep(planned: &[PlannedRun], options: &SweepOptions) -> Result<Swept, Fi
         sleep(POLL);
     }
     display.bar.finish_and_clear();
-    swept.finished =
-        planned.iter().map(|run| directory(&options.out, run)).filter(|run| run.join("result.json").exists()).collect();
+    swept.finished = finished_runs(planned, &options.out);
     swept.interrupted = options.interrupt.requested() && swept.finished.len() + swept.failed.len() < planned.len();
     Ok(swept)
+}
+
+/// Directories of the runs that are finished, in the order planned.
+pub(crate) fn finished_runs(planned: &[PlannedRun], out: &Path) -> Vec<PathBuf> {
+    planned.iter().map(|run| directory(out, run)).filter(|run| run.join("result.json").exists()).collect()
+}
+
+/// So many runs, in words.
+pub(crate) fn runs_in_words(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "run" } else { "runs" })
 }
 
 /// One bar for all runs, over the steps that are left to take.
@@ -193,9 +202,7 @@ struct Job {
 
 impl Job {
     fn start(run: &PlannedRun, directory: PathBuf, options: &SweepOptions) -> Result<Self, FileError> {
-        create_dir(&directory)?;
-        let config = directory.join("config.toml");
-        write_atomic(&config, run.config.to_toml().as_bytes())?;
+        let config = set_up(run, &directory)?;
         let program = std::env::current_exe().map_err(FileError::of("find", Path::new("this program")))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = (cores / options.jobs.max(1)).max(1);

@@ -25,6 +25,7 @@ mod sample;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use channel::{
     Activation, CHANNEL_KINDS, ChannelMixer, Experts, ExpertsSettings, Mlp, MlpSettings, RouterScores, Routing, SwiGlu,
@@ -44,3 +45,4 @@ pub use readout::ItemReadout;
 pub use recompute::LayerGradients;
 pub use registry::{KindTable, MixerRegistry};
 pub use sample::Sampling;
+pub use walk::{EachParameter, for_each_parameter};

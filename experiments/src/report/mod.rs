@@ -35,7 +35,7 @@ pub use compare::Comparison;
 pub use figures::{Figure, Layout, Theme};
 pub use gather::{BOOTSTRAP_SEEDS, CaseSummary, Score, SliceSummary, StepsToTarget};
 pub use read::Run;
-pub(crate) use read::read_runs;
+pub(crate) use read::{pooled, read_runs};
 pub use setup::{Layers, Setup};
 pub use sheet::{Column, Sheet};
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 
 use super::queue::{self, State, TaskId};
-use super::{ARRAY, Place, SlurmError, Submission, Until, Waiting, count};
+use super::{ARRAY, Place, SlurmError, Submission, Until, Waiting};
 use crate::progress;
 use crate::run::{failure, finished};
-use crate::sweep::steps_taken;
+use crate::sweep::{runs_in_words, steps_taken};
 
 /// How often the queue is asked at first, and at last if nothing changes: a controller serves many users.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
@@ -49,7 +49,7 @@ pub(super) fn follow(
     let (mut open, fresh) = adopt(place, waiting)?;
     for job in jobs(&open) {
         let runs = open.iter().filter(|run| run.task.job == job).count();
-        tell(&format!("Job {job} is at work on {}", count(runs)));
+        tell(&format!("Job {job} is at work on {}", runs_in_words(runs)));
     }
     open.extend(submit(place, &fresh, tell)?);
     let mut failed = vec![];
@@ -111,7 +111,11 @@ fn submit<'a>(
     let mut followed = vec![];
     for runs in runs.chunks(ARRAY) {
         let (folder, Submission { job, .. }) = place.submit(runs)?;
-        tell(&format!("Submitted job {job} of {}; its script and logs: {}", count(runs.len()), folder.display()));
+        tell(&format!(
+            "Submitted job {job} of {}; its script and logs: {}",
+            runs_in_words(runs.len()),
+            folder.display()
+        ));
         let tasks = runs.iter().enumerate();
         followed.extend(tasks.map(|(i, run)| Followed::new(run, TaskId { job, task: i as u64 }, &folder)));
     }

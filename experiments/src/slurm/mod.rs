@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{PlannedRun, SlurmConfig};
 use crate::files::{FileError, create_dir, remove_if_there, write_atomic};
-use crate::run::{FAILURE, directory};
-use crate::sweep::{Agenda, Swept};
+use crate::run::{FAILURE, set_up};
+use crate::sweep::{Agenda, Swept, finished_runs, runs_in_words};
 use script::{Array, TABLE};
 
 /// Runs of one array job at most: what Slurm's `MaxArraySize` allows unless it is raised.
@@ -132,20 +132,14 @@ pub fn sweep(
         if options.until == Until::Written {
             for runs in waiting.iter().collect::<Vec<_>>().chunks(ARRAY) {
                 let script = place.write(runs)?.join(SCRIPT);
-                tell(&format!("Job script of {}: {}", count(runs.len()), script.display()));
+                tell(&format!("Job script of {}: {}", runs_in_words(runs.len()), script.display()));
             }
         } else {
             swept.failed.extend(follow::follow(&place, &waiting, options.until, tell)?);
         }
     }
-    let directories = planned.iter().map(|run| directory(&out, run));
-    swept.finished = directories.filter(|run| run.join("result.json").exists()).collect();
+    swept.finished = finished_runs(planned, &out);
     Ok(swept)
-}
-
-/// So many runs, in words.
-fn count(runs: usize) -> String {
-    format!("{runs} run{}", if runs == 1 { "" } else { "s" })
 }
 
 /// Where a sweep's jobs are kept, and what they ask for.
@@ -163,10 +157,9 @@ impl Place<'_> {
     /// Writes the script of an array job over these runs, and returns the directory of the submission.
     fn write(&self, runs: &[&Waiting<'_>]) -> Result<PathBuf, SlurmError> {
         for run in runs {
-            create_dir(&run.directory)?;
+            set_up(run.planned, &run.directory)?;
             // The reason of an earlier failure is not that of the next.
             remove_if_there(&run.directory.join(FAILURE))?;
-            write_atomic(&run.directory.join("config.toml"), run.planned.config.to_toml().as_bytes())?;
         }
         let folder = self.fresh_folder()?;
         let program = std::env::current_exe().map_err(FileError::of("find", Path::new("this program")))?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use heddle_kernels::Init;
 
@@ -11,6 +11,7 @@ use super::Architecture;
 use super::error::PretrainedError;
 use super::names::{Rule, View};
 use super::source::TensorFiles;
+use crate::walk::{EachParameter, for_each_parameter};
 use crate::{MixerRegistry, Model};
 
 /// A buffer that old versions of the format's main library saved beside the weights; it follows from the config.
@@ -106,25 +107,15 @@ fn check_shape<R: Read + Seek>(files: &TensorFiles<R>, name: &str, expected: &[u
 
 /// The path and shape of every parameter, in order.
 fn shapes(model: &Model) -> Vec<(String, Vec<usize>)> {
-    #[derive(Default)]
-    struct Shapes {
-        path: Vec<String>,
-        found: Vec<(String, Vec<usize>)>,
-    }
-    impl ModuleVisitor for Shapes {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.found.push((self.path.join("."), param.lazy_shape().to_vec()));
+    struct Shapes(Vec<(String, Vec<usize>)>);
+    impl EachParameter for Shapes {
+        fn parameter<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+            self.0.push((path.to_owned(), param.lazy_shape().to_vec()));
         }
     }
-    let mut shapes = Shapes::default();
-    model.visit(&mut shapes);
-    shapes.found
+    let mut shapes = Shapes(vec![]);
+    for_each_parameter(model, &mut shapes);
+    shapes.0
 }
 
 /// Puts tensors into a model, whose parameters are visited in the order of `sources`.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
 use safetensors::{Dtype, View as TensorBytes};
 
@@ -12,6 +12,7 @@ use super::Architecture;
 use super::error::PretrainedError;
 use super::names::{Rule, View};
 use crate::Model;
+use crate::walk::{EachParameter, for_each_parameter};
 
 /// A tensor as a file holds it, in f32; its numbers are fetched from the device only when they are written.
 ///
@@ -108,29 +109,19 @@ impl TensorBytes for NamedTensor {
 /// assert_eq!(names, ["weight", "bias"]);
 /// ```
 pub fn parameters<M: Module>(module: &M) -> Vec<NamedTensor> {
-    #[derive(Default)]
-    struct Collect {
-        path: Vec<String>,
-        found: Vec<NamedTensor>,
-    }
-    impl ModuleVisitor for Collect {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+    struct Collect(Vec<NamedTensor>);
+    impl EachParameter for Collect {
+        fn parameter<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
             let tensor = param.val();
             let shape = tensor.dims().to_vec();
             let fetch = Box::new(move |first, count| tensor.clone().narrow(0, first, count).into_data());
             let parameters = vec![Parameter { shape: shape.clone(), fetch, view: View::Same }];
-            self.found.push(NamedTensor { name: self.path.join("."), shape, parameters });
+            self.0.push(NamedTensor { name: path.to_owned(), shape, parameters });
         }
     }
-    let mut collect = Collect::default();
-    module.visit(&mut collect);
-    collect.found
+    let mut collect = Collect(vec![]);
+    for_each_parameter(module, &mut collect);
+    collect.0
 }
 
 impl Architecture {

@@ -4,12 +4,12 @@ mod feeds;
 mod items;
 mod weights;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Param;
 use burn::tensor::{Device, Gradients, Int, Tensor};
 use heddle_kernels::{layer_norm, rms_norm};
 use serde_json::{Value, json};
 
-use crate::{Init, MixerRegistry, Model, ModelConfig, ModelError};
+use crate::{EachParameter, Init, MixerRegistry, Model, ModelConfig, ModelError, for_each_parameter};
 
 const VOCAB: usize = 11;
 
@@ -80,30 +80,24 @@ struct Found {
 
 /// All parameters, with their gradients if there are some.
 fn parameters(model: &Model, gradients: Option<&Gradients>) -> Vec<Found> {
-    struct Find<'a>(Vec<String>, Option<&'a Gradients>, Vec<Found>);
-    impl ModuleVisitor for Find<'_> {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.0.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.0.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+    struct Find<'a>(Option<&'a Gradients>, Vec<Found>);
+    impl EachParameter for Find<'_> {
+        fn parameter<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
             let flat = |tensor: Tensor<D>| {
                 let count = tensor.shape().num_elements();
                 tensor.reshape([count])
             };
-            self.2.push(Found {
-                path: self.0.join("."),
+            self.1.push(Found {
+                path: path.to_owned(),
                 shape: param.dims().to_vec(),
                 numbers: flat(param.val()),
-                gradient: self.1.and_then(|gradients| param.val().grad(gradients)).map(flat),
+                gradient: self.0.and_then(|gradients| param.val().grad(gradients)).map(flat),
             });
         }
     }
-    let mut find = Find(vec![], gradients, vec![]);
-    model.visit(&mut find);
-    find.2
+    let mut find = Find(gradients, vec![]);
+    for_each_parameter(model, &mut find);
+    find.1
 }
 
 /// Paths and shapes of all parameters.
