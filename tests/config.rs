@@ -238,14 +238,19 @@ fn the_schema_describes_what_the_documentation_describes() {
             assert!(setting["description"].as_str().is_some_and(|text| text.len() > 3), "{table}.{key}: {setting}");
         }
     }
-    for (key, setting) in schema["$defs"]["task.mqar"]["properties"].as_object().unwrap() {
-        assert!(key == "kind" || setting["description"].is_string(), "task.{key}: {setting}");
+    let parts = |name: &str| ["task.", "mixer.", "channel."].iter().any(|part| name.starts_with(part));
+    for (name, kind) in schema["$defs"].as_object().unwrap().iter().filter(|(name, _)| parts(name)) {
+        assert!(name == "channel.none" || kind["description"].is_string(), "{name}");
+        for (key, setting) in kind["properties"].as_object().unwrap() {
+            assert!(key == "kind" || setting["description"].is_string(), "{name}.{key}: {setting}");
+        }
     }
     // Names come from the types themselves.
     let defs = &schema["$defs"];
     let schedules = schema["properties"]["train"]["properties"]["schedule"]["enum"].as_array().unwrap();
     assert!(schedules.contains(&json!("constant")) && schedules.contains(&json!("cosine")), "{schedules:?}");
     assert_eq!(defs["channel.moe"]["properties"]["scores"]["enum"], json!(["softmax", "sigmoid"]));
-    assert_eq!(defs["mixer.attention"]["properties"]["window"], json!({"type": "integer", "minimum": 0}));
+    let window = &defs["mixer.attention"]["properties"]["window"];
+    assert_eq!((&window["type"], &window["minimum"]), (&json!("integer"), &json!(0)));
     assert_eq!(schema["properties"]["model"]["properties"]["logit_softcap"]["type"], "number");
 }

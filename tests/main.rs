@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod book;
 mod config;
 mod evaluation;
 mod faults;

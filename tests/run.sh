@@ -58,5 +58,22 @@ else
     fi
 fi
 
+# The book is built by mdBook, unoptimised since it has little to do.
+tools="$PWD/target/tools"
+if ! mdbook=$(command -v mdbook); then
+    mdbook=$tools/bin/mdbook
+    [ -x "$mdbook" ] || cargo install --quiet --debug --locked --no-default-features --root "$tools" --target-dir target/mdbook \
+        mdbook@0.5.4 || true
+fi
+if [ -x "$mdbook" ]; then
+    export HEDDLE_TEST_MDBOOK=$mdbook
+else
+    echo "tests: mdbook is missing and cannot be installed; book::the_book_builds is skipped" >&2
+    if [ -n "${CI:-}" ]; then
+        echo "tests: in CI nothing may be skipped" >&2
+        exit 1
+    fi
+fi
+
 # The same random shapes every time: a commit passes or fails, whoever asks. Another seed explores others.
 PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-2026} cargo test --release --workspace "$@"

@@ -1,10 +1,12 @@
 //! Everything that a config file may name by its `kind`.
 
+use std::sync::LazyLock;
+
 use heddle_hybrid::{CHANNEL_KINDS, Init, MixerRegistry, Model, channel_defaults};
 use heddle_tasks::TaskRegistry;
 use serde_json::{Map, Value, json};
 
-use crate::config::{Complaint, KindDefaults, Kinds};
+use crate::config::{Complaint, KindDefaults, Kinds, Texts};
 use crate::device::device;
 
 /// The mixers and tasks that config files may name.
@@ -69,6 +71,13 @@ fn complaint(part: &str, kind: &str, mut settings: Map<String, Value>, mixers: &
     Model::new(&model, 8, mixers, init).err().map(|error| error.to_string())
 }
 
+/// What the documentation says of a part's settings, its own before those that every such part has.
+fn meaning(settings: &str, shared: &[&str], key: &str) -> Option<String> {
+    static TEXTS: LazyLock<Texts> = LazyLock::new(Texts::of_parts);
+    let own = TEXTS.of(settings, key);
+    own.or_else(|| shared.iter().find_map(|of| TEXTS.of(of, key))).map(str::to_owned)
+}
+
 impl KindDefaults for MixerRegistry {
     fn kinds(&self) -> Vec<String> {
         MixerRegistry::kinds(self).map(str::to_owned).collect()
@@ -80,6 +89,10 @@ impl KindDefaults for MixerRegistry {
 
     fn complaint(&self, kind: &str, settings: Map<String, Value>) -> Option<String> {
         complaint("mixer", kind, settings, self)
+    }
+
+    fn meaning(&self, kind: &str, key: &str) -> Option<String> {
+        meaning(self.settings_type(kind)?, &["Sharing", "Surroundings"], key)
     }
 }
 
@@ -94,5 +107,15 @@ impl KindDefaults for ChannelKinds {
 
     fn complaint(&self, kind: &str, settings: Map<String, Value>) -> Option<String> {
         complaint("channel", kind, settings, &MixerRegistry::default())
+    }
+
+    fn meaning(&self, kind: &str, key: &str) -> Option<String> {
+        let settings = match kind {
+            "mlp" => "MlpSettings",
+            "swiglu" => "SwiGluSettings",
+            "moe" => "ExpertsSettings",
+            _ => return None,
+        };
+        meaning(settings, &["Sharing"], key)
     }
 }

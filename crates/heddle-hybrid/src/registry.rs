@@ -40,6 +40,8 @@ type Build = dyn Fn(KindTable, [usize; 2], &mut Init) -> Result<AnyMixer, Settin
 
 #[derive(Clone)]
 struct Entry {
+    /// Name of the settings' type.
+    settings: &'static str,
     defaults: KindTable,
     build: Arc<Build>,
 }
@@ -93,12 +95,17 @@ impl MixerRegistry {
             let settings: S = part::read(&complete, settings)?;
             Ok(AnyMixer::new(settings.init_reading(d_in, d_model, init)?))
         };
-        self.entries.insert(kind.to_owned(), Entry { defaults, build: Arc::new(build) });
+        self.entries.insert(kind.to_owned(), Entry { settings: short_name::<S>(), defaults, build: Arc::new(build) });
     }
 
     /// The registered names.
     pub fn kinds(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
+    }
+
+    /// The name of the type of the settings of `kind`, whose documentation tells what they mean.
+    pub fn settings_type(&self, kind: &str) -> Option<&'static str> {
+        self.entries.get(kind).map(|entry| entry.settings)
     }
 
     /// Every setting of `kind` with its default (null where it is optional), those that every mixer has last.
@@ -121,6 +128,11 @@ impl MixerRegistry {
         let entry = self.entries.get(kind).ok_or_else(|| unknown_kind(kind, self.kinds()))?;
         (entry.build)(settings, [reads, d_model], init)
     }
+}
+
+/// The name of a type without its path.
+fn short_name<T>() -> &'static str {
+    core::any::type_name::<T>().rsplit("::").next().unwrap_or_default()
 }
 
 /// The settings that every mixer has.

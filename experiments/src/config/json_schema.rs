@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::kinds::{KindDefaults, Kinds, defaults, join};
 use super::schema::{RunConfig, Stage};
 use super::slurm::SlurmConfig;
+use super::texts::Texts;
 
 /// The JSON Schema (draft 2020-12) of a run file that may name these kinds.
 ///
@@ -69,18 +70,18 @@ fn settings() -> Value {
         *path.split('.').try_fold(&mut config, |table, key| table.get_mut(key))? = value;
         serde_json::from_value::<RunConfig>(config).err().map(|error| error.to_string())
     };
-    let texts = Texts::read();
+    let texts = Texts::of_runs();
     let mut settings = described(shape(&defaults, "", &refused), "RunConfig", &texts);
     let properties = |table: &mut Value| table["properties"].as_object_mut().map(std::mem::take).unwrap_or_default();
     let mut root = properties(&mut settings);
-    root.insert("task".into(), with(json!({"$ref": "#/$defs/task"}), "description", texts.of("RunConfig", "task")));
+    root.insert("task".into(), with(json!({"$ref": "#/$defs/task"}), "description", texts.json("RunConfig", "task")));
     let mut model = properties(&mut root["model"]);
     for group in ["mixer", "channel"] {
         let named = json!({"type": "object", "additionalProperties": {"$ref": format!("#/$defs/{group}")}});
-        model.insert(group.into(), with(named, "description", texts.of("ModelConfig", group)));
+        model.insert(group.into(), with(named, "description", texts.json("ModelConfig", group)));
     }
     let layers = json!({"type": "array", "items": {"$ref": "#/$defs/layer"}});
-    model.insert("layers".into(), with(layers, "description", texts.of("ModelConfig", "layers")));
+    model.insert("layers".into(), with(layers, "description", texts.json("ModelConfig", "layers")));
     let about = "A published model that everything else is laid over.";
     model.insert("preset".into(), json!({"description": about, "enum": PRESETS}));
     root["model"]["properties"] = Value::Object(model);
@@ -92,8 +93,8 @@ fn settings() -> Value {
 }
 
 fn sweep() -> Value {
-    let texts = Texts::read();
-    let text = |key| texts.of("SweepConfig", key);
+    let texts = Texts::of_runs();
+    let text = |key| texts.json("SweepConfig", key);
     let axes = json!({"$ref": "#/$defs/axes"});
     let case = json!({"type": "object", "additionalProperties": {"$ref": "#/$defs/settings"}});
     let keys = [
@@ -115,7 +116,7 @@ fn slurm() -> Value {
         let settings = serde_json::from_value::<SlurmConfig>(json!({ path: value }));
         settings.err().map(|error| error.to_string())
     };
-    let mut slurm = described(shape(&defaults, "", &refused), "SlurmConfig", &Texts::read());
+    let mut slurm = described(shape(&defaults, "", &refused), "SlurmConfig", &Texts::of_runs());
     for (_, list) in slurm["properties"].as_object_mut().into_iter().flatten().filter(|(_, of)| of["type"] == "array") {
         list["items"] = json!({"type": "string"});
     }
@@ -258,54 +259,11 @@ fn with(mut schema: Value, keyword: &str, value: Value) -> Value {
 fn described(mut schema: Value, of: &str, texts: &Texts) -> Value {
     let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
     for (key, property) in properties.into_iter().flatten() {
-        let below = match texts.types.get(&(of.to_owned(), key.clone())) {
+        let below = match texts.type_of(of, key) {
             Some(kind) => described(property.take(), kind, texts),
             None => property.take(),
         };
-        *property = with(below, "description", texts.of(of, key));
+        *property = with(below, "description", texts.json(of, key));
     }
     schema
-}
-
-/// The documentation of the types behind a run file: struct and field → text, and type.
-#[derive(Default)]
-struct Texts {
-    texts: BTreeMap<(String, String), String>,
-    types: BTreeMap<(String, String), String>,
-}
-
-impl Texts {
-    fn read() -> Self {
-        let mut texts = Self::default();
-        let sources = [
-            include_str!("schema.rs"),
-            include_str!("slurm.rs"),
-            include_str!("../../../crates/heddle-hybrid/src/config.rs"),
-        ];
-        sources.into_iter().for_each(|source| texts.add(source));
-        texts
-    }
-
-    fn add(&mut self, source: &str) {
-        let (mut of, mut text) = (String::new(), Vec::new());
-        for line in source.lines().map(str::trim) {
-            if let Some(comment) = line.strip_prefix("///") {
-                text.push(comment.trim());
-            } else if let Some(declared) = line.strip_prefix("pub struct ") {
-                of = declared.trim_end_matches(" {").to_owned();
-                text.clear();
-            } else if let Some((field, kind)) = line.strip_prefix("pub ").and_then(|line| line.split_once(": ")) {
-                let field = (of.clone(), field.to_owned());
-                self.texts.insert(field.clone(), text.join(" "));
-                self.types.insert(field, kind.trim_end_matches(',').to_owned());
-                text.clear();
-            } else if !line.starts_with("#[") {
-                text.clear();
-            }
-        }
-    }
-
-    fn of(&self, of: &str, field: &str) -> Value {
-        self.texts.get(&(of.to_owned(), field.to_owned())).map_or(Value::Null, |text| text.as_str().into())
-    }
 }

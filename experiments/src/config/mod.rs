@@ -34,6 +34,7 @@ mod source;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::path::Path;
 
@@ -44,6 +45,7 @@ pub use range::OutOfRange;
 pub use schema::{DecayForm, EvalConfig, Rule, RunConfig, Schedule, Stage, SweepConfig, TrainConfig};
 pub use slurm::SlurmConfig;
 pub use sweep::{Loaded, PlannedRun};
+pub(crate) use texts::Texts;
 
 /// Reads a run file and lays it, and then each override (`key=value`, as given to `--set`), over the defaults.
 ///
