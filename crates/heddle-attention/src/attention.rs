@@ -7,6 +7,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use heddle_kernels::{
     AttentionDropout, AttentionInput, AttentionRule, Mixer, attention, linear, map_by_impulses, rms_norm, sigmoid_mul,
+    without_head_of,
 };
 
 use crate::cache::Kept;
@@ -201,5 +202,9 @@ impl Mixer for Attention {
             let v = impulses.reshape([1, 1, l, p]).expand([b, g, l, p]);
             attention(AttentionInput { q, v, ..input.clone() }, rule.clone())
         }))
+    }
+
+    fn without_head(&self, head: usize) -> Option<Self> {
+        Some(Self { output: without_head_of(&self.output, head, self.heads)?, ..self.clone() })
     }
 }

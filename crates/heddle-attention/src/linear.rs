@@ -5,7 +5,7 @@ use core::ops::Range;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use heddle_kernels::{Init, Mixer, MixerSettings, SettingsError, SsdInput, linear, map_by_head, ssd};
+use heddle_kernels::{Init, Mixer, MixerSettings, SettingsError, SsdInput, linear, map_by_head, ssd, without_head_of};
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`LinearAttention`].
@@ -229,6 +229,10 @@ impl Mixer for LinearAttention {
             let state = Tensor::zeros([b, h, values.dims()[3] + 1, features], &device);
             means(SsdInput { x: values, ..sums.clone() }, state).0
         }))
+    }
+
+    fn without_head(&self, head: usize) -> Option<Self> {
+        Some(Self { output: without_head_of(&self.output, head, self.heads)?, ..self.clone() })
     }
 }
 

@@ -97,6 +97,16 @@ impl AnyMixer {
     pub fn attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
         self.0.erased_attention_map(x, rows)
     }
+
+    /// See [`Mixer::selection`].
+    pub fn selection(&self, x: Tensor<3>) -> Option<Tensor<3>> {
+        self.0.erased_selection(x)
+    }
+
+    /// See [`Mixer::without_head`].
+    pub fn without_head(&self, head: usize) -> Option<Self> {
+        self.0.erased_without_head(head)
+    }
 }
 
 impl AnyState {
@@ -143,6 +153,8 @@ trait ErasedMixer: Debug + Send + Sync {
     fn erased_max_length(&self) -> Option<usize>;
     fn erased_is_random(&self) -> bool;
     fn erased_attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>>;
+    fn erased_selection(&self, x: Tensor<3>) -> Option<Tensor<3>>;
+    fn erased_without_head(&self, head: usize) -> Option<AnyMixer>;
     fn erased_clone(&self) -> AnyMixer;
     fn erased_devices(&self, devices: Vec<Device>) -> Vec<Device>;
     fn erased_fork(self: Box<Self>, device: &Device) -> AnyMixer;
@@ -180,6 +192,12 @@ impl<M: Mixer> ErasedMixer for M {
     }
     fn erased_attention_map(&self, x: Tensor<3>, rows: Range<usize>) -> Option<Tensor<4>> {
         self.attention_map(x, rows)
+    }
+    fn erased_selection(&self, x: Tensor<3>) -> Option<Tensor<3>> {
+        self.selection(x)
+    }
+    fn erased_without_head(&self, head: usize) -> Option<AnyMixer> {
+        self.without_head(head).map(AnyMixer::new)
     }
     fn erased_clone(&self) -> AnyMixer {
         AnyMixer::new(self.clone())

@@ -104,7 +104,7 @@ impl Layer {
         state: LayerState,
         common: Common<'_>,
     ) -> (Tensor<3>, LayerState, Option<Routing>) {
-        let Common { pool, dropout, embedding } = common;
+        let Common { pool, dropout, .. } = common;
         let (mut fed, feed_state, feed_routing) = match self.feed.first() {
             None => (None, None, None),
             Some(feed) => {
@@ -126,12 +126,9 @@ impl Layer {
                     let (y, state) = mixer.with(&pool.mixers, |mixer| mixer.forward(x, state));
                     (mixer.mapped(y), state)
                 };
-                let read = match self.with_embedding {
-                    true => Tensor::cat(vec![read(&x), embedding.clone()], 2),
-                    false => read(&x),
-                };
                 let norm = self.mixer_norm.as_ref().map(|norm| norm.base(&pool.norms));
                 let around = Around { norm, out_norm: self.mixer_out_norm.as_ref(), dropout };
+                let read = self.read_by_mixer(read(&x), common);
                 let (x, state) = self.add(x, read, around, mix);
                 (x, Some(state))
             }
@@ -145,14 +142,39 @@ impl Layer {
                 };
                 let norm = self.channel_norm.as_ref().map(|norm| norm.base(&pool.norms));
                 let around = Around { norm, out_norm: self.channel_out_norm.as_ref(), dropout };
-                let read = read(&x);
+                let read = self.before(read(&x), around.norm);
                 self.add(x, read, around, map)
             }
         };
         (x, LayerState { mixer: mixer_state, feed: feed_state }, routing.or(feed_routing))
     }
 
-    /// What `f` makes of what it reads, with the norms where they belong; added to the stream unless this is a feed.
+    /// What the mixer is given of the stream `x`, from an empty state, for inspection; none if there is no mixer.
+    pub(crate) fn mixer_input(&self, x: Tensor<3>, common: Common<'_>) -> Option<Tensor<3>> {
+        self.mixer.as_ref()?;
+        let ([b, _, d], device) = (x.dims(), x.device());
+        let read = match self.feed.first() {
+            Some(feed) => feed.forward(x.clone(), feed.state(common.pool, [b, d], &device), common).0 + x,
+            None => x,
+        };
+        Some(self.read_by_mixer(read, common))
+    }
+
+    /// What the mixer is given of the stream, the feed already added.
+    fn read_by_mixer(&self, x: Tensor<3>, common: Common<'_>) -> Tensor<3> {
+        let read = match self.with_embedding {
+            true => Tensor::cat(vec![x, common.embedding.clone()], 2),
+            false => x,
+        };
+        self.before(read, self.mixer_norm.as_ref().map(|norm| norm.base(&common.pool.norms)))
+    }
+
+    /// What a part is given: normalised, if its norm stands before it.
+    fn before(&self, read: Tensor<3>, norm: Option<&Norm>) -> Tensor<3> {
+        normalised(read, norm.filter(|_| self.placement != NormPlacement::Post))
+    }
+
+    /// What `f` makes of what it is given, with the norms behind it; added to the stream unless this is a feed.
     fn add<R>(
         &self,
         x: Tensor<3>,
@@ -161,7 +183,7 @@ impl Layer {
         f: impl FnOnce(Tensor<3>) -> (Tensor<3>, R),
     ) -> (Tensor<3>, R) {
         let post = self.placement == NormPlacement::Post;
-        let (y, rest) = f(normalised(read, norm.filter(|_| !post)));
+        let (y, rest) = f(read);
         let y = normalised(y, out_norm);
         let x = match self.residual_scale {
             Some(scale) => x + scaled(dropout.forward(y), scale),

@@ -76,7 +76,7 @@ impl Model {
         if let Some(layer) = self.layers.iter().position(|layer| layer.is_random(&self.shared)) {
             panic!("model: gradients by layer and dropout in the mixer of layer {layer} exclude each other");
         }
-        let mut inputs = self.layer_inputs(tokens.clone().inner());
+        let mut inputs = self.valid().streams(tokens.clone().inner());
         let embedding = inputs[0].clone();
         let mut gradients = GradientsAccumulator::new();
         let mut differentiate = |objective: Tensor<1>, inputs: [Option<Tensor<3>>; 2]| {
@@ -119,19 +119,5 @@ impl Model {
         differentiate((self.embedded(tokens) * Tensor::from_inner(upstream)).sum(), [None, None]);
         routed.reverse();
         LayerGradients { loss, gradients: gradients.grads(), routed }
-    }
-
-    /// What each layer reads, and last what the final norm reads, without gradients.
-    fn layer_inputs(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
-        let plain = self.valid();
-        let (device, sizes) = (tokens.device(), [tokens.dims()[0], self.d_model()]);
-        let embedding = plain.embedded(tokens);
-        let common = Common { pool: &plain.shared, dropout: &plain.dropout, embedding: &embedding };
-        let mut inputs = vec![embedding.clone()];
-        for layer in &plain.layers {
-            let x = inputs[inputs.len() - 1].clone();
-            inputs.push(layer.forward(x, layer.state(&plain.shared, sizes, &device), common).0);
-        }
-        inputs
     }
 }

@@ -50,7 +50,7 @@ pub use delta::{DeltaInput, delta_rule, delta_rule_by_definition};
 pub use embedding::{embed, embed_by_definition};
 pub use init::Init;
 pub use l2norm::{l2_normalize, l2_normalize_by_definition};
-pub use linear::{linear, linear_by_definition, unembed, unembed_by_definition};
+pub use linear::{linear, linear_by_definition, unembed, unembed_by_definition, without_head_of};
 pub use loss::{cross_entropy_at, cross_entropy_by_definition};
 pub use mixer::{Mixer, MixerSettings, MixerState, SettingsError, map_by_channel, map_by_head, map_by_impulses};
 pub use norm::{

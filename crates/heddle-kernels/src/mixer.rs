@@ -125,6 +125,28 @@ pub trait Mixer: Module + Sync + 'static {
         let _ = (x, rows);
         None
     }
+
+    /// How far each token of `x` moves the state, Δ behind its softplus, where the token itself decides it; for inspection.
+    ///
+    /// A large Δ takes the token up and forgets what was before; a small one passes it over (arXiv:2312.00752, §3.5.2).
+    /// `None` is for a block without a Δ.
+    ///
+    /// # Shapes
+    /// - `x`: `[b, l, d]`; returned: `[b, l, heads]`, the heads or channels of [`attention_map`](Self::attention_map)
+    fn selection(&self, x: Tensor<3>) -> Option<Tensor<3>> {
+        let _ = x;
+        None
+    }
+
+    /// The same block with nothing left of what `head` of its map adds to the output: zero ablation (arXiv:1905.10650, §2.2);
+    /// for inspection.
+    ///
+    /// `None` is for a block without heads, whose channels each have a map, and for a head beyond the last.
+    /// [`without_head_of`](crate::without_head_of) takes a head out of the projection behind the heads.
+    fn without_head(&self, head: usize) -> Option<Self> {
+        let _ = head;
+        None
+    }
 }
 
 /// The matrix of a mixing that is linear in its values, read off what it makes of unit impulses: `M_ij = f(e_j)_i`, where
@@ -297,6 +319,15 @@ impl<const D: usize> MixerState for Tensor<D> {
     fn detach(self) -> Self {
         Self::detach(self)
     }
+}
+
+/// A block that remembers nothing.
+impl MixerState for () {
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    fn detach(self) {}
 }
 
 /// A block of two parts has the states of both.

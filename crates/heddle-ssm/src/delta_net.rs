@@ -7,7 +7,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, DeltaInput, GateOrder, GatedNorm, Init, Mixer, MixerSettings, SettingsError, causal_conv, delta_rule,
-    gated_rms_norm, l2_normalize, linear, map_by_head, rms_norm, sigmoid, softplus,
+    gated_rms_norm, l2_normalize, linear, map_by_head, rms_norm, sigmoid, softplus, without_head_of,
 };
 use serde::{Deserialize, Serialize};
 
@@ -169,10 +169,14 @@ struct Decay {
 }
 
 impl Decay {
+    /// Δ, `[b, l, h]`.
+    fn delta(&self, x: Tensor<3>) -> Tensor<3> {
+        softplus(linear(x, &self.rate_proj) + self.dt_bias.val().unsqueeze())
+    }
+
     /// `log α`, `[b, l, h]`.
     fn log(&self, x: Tensor<3>) -> Tensor<3> {
-        let delta = softplus(linear(x, &self.rate_proj) + self.dt_bias.val().unsqueeze());
-        delta * self.a_log.val().exp().neg().unsqueeze()
+        self.delta(x) * self.a_log.val().exp().neg().unsqueeze()
     }
 }
 
@@ -244,6 +248,15 @@ impl Mixer for DeltaNet {
             let state = Tensor::zeros([b, h, v.dims()[3], n], &device);
             delta_rule(DeltaInput { v, ..input.clone() }, state).0
         }))
+    }
+
+    /// Δ of the decay, where there is one.
+    fn selection(&self, x: Tensor<3>) -> Option<Tensor<3>> {
+        self.decay.as_ref().map(|decay| decay.delta(x))
+    }
+
+    fn without_head(&self, head: usize) -> Option<Self> {
+        Some(Self { out_proj: without_head_of(&self.out_proj, head, self.sizes[2])?, ..self.clone() })
     }
 }
 

@@ -7,7 +7,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, GatedScanInput, Init, Mixer, MixerSettings, MixerState, ScanInput, SettingsError, causal_conv, exp,
-    gated_scan, linear, map_by_channel, rms_norm,
+    gated_scan, linear, map_by_channel, rms_norm, softplus,
 };
 use serde::{Deserialize, Serialize};
 
@@ -339,13 +339,20 @@ impl Mixer for Mamba {
             gated_scan(GatedScanInput { scan, gate: None, ..input.clone() }, state).0
         }))
     }
+
+    /// Δ of each channel; none where it does not depend on the token.
+    fn selection(&self, u: Tensor<3>) -> Option<Tensor<3>> {
+        self.selection.proj.as_ref()?;
+        let ([b, _, d], device) = (u.dims(), u.device());
+        let (input, _) = self.project(u, self.state(b, d, &device).conv);
+        Some(softplus(input.scan.delta + self.dt_bias.val().unsqueeze()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tests::{assert_map_gives, block_and_tokens};
-    use heddle_kernels::softplus;
 
     fn mamba(settings: MambaSettings) -> Result<Mamba, SettingsError> {
         settings.init(32, &mut Init::new(3, &Device::flex()))

@@ -7,7 +7,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use heddle_kernels::{
     ConvInput, GateOrder, GatedNorm, Init, Mixer, MixerSettings, SettingsError, SsdInput, causal_conv, gated_rms_norm,
-    linear, map_by_head, silu_mul, softplus, ssd,
+    linear, map_by_head, silu_mul, softplus, ssd, without_head_of,
 };
 use serde::{Deserialize, Serialize};
 
@@ -315,6 +315,19 @@ impl Mixer for Mamba2 {
             let state = Tensor::zeros([b, h, x.dims()[3], self.d_state], &device);
             ssd(SsdInput { x, ..input.clone() }, state).0
         }))
+    }
+
+    fn selection(&self, u: Tensor<3>) -> Option<Tensor<3>> {
+        let ([b, _, d], device) = (u.dims(), u.device());
+        let (SsdInput { delta, delta_bias, .. }, ..) = self.project(u, self.state(b, d, &device).0);
+        Some(match delta_bias {
+            Some(bias) => softplus(delta + bias.unsqueeze()),
+            None => delta,
+        })
+    }
+
+    fn without_head(&self, head: usize) -> Option<Self> {
+        Some(Self { out_proj: without_head_of(&self.out_proj, head, self.sizes()[1])?, ..self.clone() })
     }
 }
 

@@ -8,6 +8,7 @@ mod definition;
 #[cfg(test)]
 mod tests;
 
+use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 
@@ -54,6 +55,29 @@ pub fn linear<const D: usize>(x: Tensor<D>, map: &Linear) -> Tensor<D> {
     let dims = Dims { rows, k, n, layout: Layout::ByInput };
     let bias = map.bias.as_ref().map(|bias| bias.val());
     apply(dims, x.reshape([rows, k]), weight, bias).reshape(shape)
+}
+
+/// The projection behind `heads` that lie side by side, without what it reads of `head`; none if there is no such head.
+///
+/// # Examples
+/// ```
+/// use burn::{module::Param, nn::Linear, tensor::{Device, Tensor}};
+/// use heddle_kernels::{linear, without_head_of};
+///
+/// let device = Device::flex();
+/// let weight = Param::from_tensor(Tensor::from_data([[1.0], [2.0], [4.0], [8.0]], &device));
+/// let without = without_head_of(&Linear { weight, bias: None }, 0, 2).expect("there are two");
+/// let y = linear(Tensor::<2>::ones([1, 4], &device), &without);
+/// assert_eq!(y.into_scalar::<f32>(), 12.0);
+/// assert!(without_head_of(&without, 2, 2).is_none());
+/// ```
+pub fn without_head_of(map: &Linear, head: usize, heads: usize) -> Option<Linear> {
+    let weight = map.weight.val();
+    let [rows, d] = weight.dims();
+    let p = rows / heads;
+    let nothing = Tensor::zeros([p, d], &weight.device());
+    let weight = (head < heads).then(|| weight.slice_assign([head * p..(head + 1) * p, 0..d], nothing))?;
+    Some(Linear { weight: Param::from_tensor(weight), bias: map.bias.clone() })
 }
 
 /// `x Eᵀ`: the scores of each row of an embedding (arXiv:1608.05859, §2), what [`unembed_by_definition`] computes.
