@@ -7,6 +7,7 @@ mod config;
 mod evaluation;
 mod faults;
 mod generate;
+mod inspect;
 mod interrupt;
 mod layout;
 mod learning;

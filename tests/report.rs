@@ -45,7 +45,7 @@ addEventListener("load", () => {
 </script>"#;
 
 /// The browser, or nothing where there is none and none is demanded.
-fn chromium() -> Option<PathBuf> {
+pub(crate) fn chromium() -> Option<PathBuf> {
     let found = std::env::var_os("HEDDLE_TEST_CHROMIUM").map(PathBuf::from);
     let demanded = std::env::var_os("CI").is_some();
     assert!(found.is_some() || !demanded, "HEDDLE_TEST_CHROMIUM is not set: start the tests with tests/run.sh");
@@ -53,12 +53,12 @@ fn chromium() -> Option<PathBuf> {
 }
 
 /// What a window shows of a page: the document and what went to the console.
-struct Shown {
-    document: String,
-    console: Vec<String>,
+pub(crate) struct Shown {
+    pub(crate) document: String,
+    pub(crate) console: Vec<String>,
 }
 
-fn show(browser: &Path, page: &Path, width: u32, dark: bool) -> Shown {
+pub(crate) fn show(browser: &Path, page: &Path, width: u32, dark: bool) -> Shown {
     let profile = tempfile::tempdir().unwrap();
     let scheme = if dark { "0" } else { "1" };
     let output = Command::new(browser)
@@ -78,17 +78,15 @@ fn show(browser: &Path, page: &Path, width: u32, dark: bool) -> Shown {
     }
 }
 
-/// What [`MEASURE`] saw of a page in a window of `width` pixels.
+/// What a script saw of a page in a window of `width` pixels: what it left in the body's `data-seen`.
 ///
 /// The page stands in a frame: a window of a browser cannot be as narrow as a phone.
-fn seen(browser: &Path, page: &Path, width: u32, dark: bool) -> Value {
+pub(crate) fn seen(browser: &Path, page: &Path, script: &str, (width, dark): (u32, bool)) -> Value {
     let text = fs::read_to_string(page).unwrap();
-    let policy =
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">";
-    assert!(text.contains(policy), "the page allows more than its own style");
+    let policy = text.lines().find(|line| line.contains("Content-Security-Policy")).expect("a page states a policy");
     let copy = page.with_file_name("measured.html");
     let tell = "<script>addEventListener('load', () => top.postMessage(document.body.dataset.seen, '*'))</script>";
-    fs::write(&copy, text.replace(policy, "").replace("</body>", &format!("{MEASURE}{tell}</body>"))).unwrap();
+    fs::write(&copy, text.replace(policy, "").replace("</body>", &format!("{script}{tell}</body>"))).unwrap();
     let frame = page.with_file_name("frame.html");
     let listen = "onmessage = event => { document.body.dataset.seen = event.data; }";
     let holder = format!(
@@ -122,6 +120,9 @@ fn a_browser_shows_the_report_whole_in_every_window_light_and_dark() {
     let Some(browser) = chromium() else { return };
     let bench = Bench::new();
     let page = reported(&bench);
+    let policy =
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">";
+    assert!(fs::read_to_string(&page).unwrap().contains(policy), "the page allows more than its own style");
     let plain = show(&browser, &page, 1200, false);
     assert!(plain.console.is_empty(), "{:?}", plain.console);
     let figures = plain.document.matches("<figure").count() as u64;
@@ -129,7 +130,7 @@ fn a_browser_shows_the_report_whole_in_every_window_light_and_dark() {
     assert!(figures >= 9, "{figures} figures");
     let mut pages = Vec::new();
     for (width, dark) in [(1200, false), (1200, true), (360, false), (360, true)] {
-        let seen = seen(&browser, &page, width, dark);
+        let seen = seen(&browser, &page, MEASURE, (width, dark));
         let window = format!("{width} pixels, dark: {dark}: {seen}");
         assert_eq!(seen["width"], width, "{window}");
         assert!(seen["needed"].as_u64().unwrap() <= u64::from(width), "the page is too wide: {window}");

@@ -15,6 +15,7 @@ use crate::config::{ConfigError, Loaded, load};
 use crate::config_verbs::{self, ConfigVerb};
 use crate::eval_verb::{self, EvalArgs, EvalError};
 use crate::generate::GenerateVerbError;
+use crate::inspect::{self, InspectArgs, InspectError};
 use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::model_verbs::{self, ModelVerb};
 use crate::pretrained::ModelDirError;
@@ -63,6 +64,15 @@ enum Verb {
     /// Compare finished runs: a table, figures and an HTML page
     #[command(after_help = "Example: heddle report runs/quickstart --out report")]
     Report(ReportArgs),
+    /// See inside a model: whom tokens look at, what heads and layers do
+    #[command(
+        after_help = "Examples:\n  heddle inspect runs/NAME/HASH --example 4 --html inside.html\n  heddle inspect runs/NAME/HASH \
+                      --ablate --patch --pairs --json\n  heddle inspect models/mamba-130m --text 'The loom stood still' --rows 4",
+        long_about = "See inside a model: whom tokens look at, what heads and layers do.\n\nDIR is a finished run, an imported \
+                      model or a published checkpoint. Of a run's task it shows an example, and both sentences where examples \
+                      come in pairs; scores of heads are means over `--examples` sequences. See docs/inspection.md."
+    )]
+    Inspect(InspectArgs),
     /// Check, resolve and describe run files
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -234,6 +244,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.is::<heddle_tasks::TaskError>()
         || error.is::<SampleError>()
         || error.is::<EvalError>()
+        || error.is::<InspectError>()
         || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)
         || error.downcast_ref::<GenerateVerbError>().is_some_and(GenerateVerbError::is_usage)
@@ -249,6 +260,7 @@ fn execute(verb: Verb, registry: &Registry, out: &mut Out) -> anyhow::Result<Exi
         Verb::Sweep(args) => sweep_verb::execute(&args, registry, out),
         Verb::Eval(args) => eval_verb::execute(&args, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Report(args) => report_verb(args, out),
+        Verb::Inspect(args) => inspect::execute(&args, registry, out).map(|()| ExitCode::SUCCESS),
         Verb::Config(verb) => config_verbs::execute(&verb, registry, out),
         Verb::Runs(verb) => runs_verbs::execute(&verb, out).map(|()| ExitCode::SUCCESS),
         Verb::Model(verb) => model_verbs::execute(&verb, registry, out).map(|()| ExitCode::SUCCESS),

@@ -24,30 +24,37 @@ use crate::run::{RunError, build_task, finished};
 pub(crate) struct EvalArgs {
     /// Directory of a finished run
     run: PathBuf,
-    /// Evaluate on this task, at its defaults [default: the run's own, as it was set]
-    #[arg(long, value_name = "KIND")]
-    task: Option<String>,
-    /// Override a setting of the task; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
-    /// Lengths to evaluate at, in place of the slices' own
-    #[arg(long, value_delimiter = ',', value_parser = positive)]
-    lengths: Vec<usize>,
-    /// Stream to evaluate on: validation or test
-    #[arg(long, default_value_t = Split::Test, value_parser = evaluated)]
-    split: Split,
-    /// Sequences of each slice [default: as the task says]
-    #[arg(long, value_name = "N", value_parser = positive)]
-    examples: Option<usize>,
-    /// Seed of the stream [default: the run's]
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    asked: TaskArgs,
     /// Where to run: `cpu` (Burn's Flex backend) or `ndarray` [default: the run's]
     #[arg(long)]
     device: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What of a task is asked for, where not all of what a run was trained on.
+#[derive(Debug, Args)]
+pub(crate) struct TaskArgs {
+    /// Take this task, at its defaults [default: the run's own, as it was set]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) task: Option<String>,
+    /// Override a setting of the task; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Lengths of the sequences, in place of the slices' own
+    #[arg(long, value_delimiter = ',', value_parser = positive)]
+    lengths: Vec<usize>,
+    /// Stream to draw from: validation or test
+    #[arg(long, default_value_t = Split::Test, value_parser = evaluated)]
+    pub(crate) split: Split,
+    /// Sequences of each slice [default: as the task says]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) examples: Option<usize>,
+    /// Seed of the stream [default: the run's]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
 }
 
 fn evaluated(name: &str) -> Result<Split, String> {
@@ -105,19 +112,19 @@ pub(crate) fn execute(args: &EvalArgs, registry: &Registry, out: &mut Out) -> an
     }
     let loaded = load(&args.run.join("config.toml"), &[], &registry.kinds())?;
     let run = loaded.runs()[0].clone();
-    let config = with_task(&run.config, args, registry)?;
+    let config = with_task(&run.config, &args.asked, registry)?;
     let task = build_task(&config, registry)?;
     let device = device(args.device.as_ref().unwrap_or(&config.device)).map_err(RunError::from)?;
     let model = load_model(&args.run, registry, &device)?;
-    check(&model, &*task, args.split)?;
-    let seed = args.seed.unwrap_or(config.seed);
-    let scores = evaluate(&model, &*task, args.split, seed, config.eval.batch, &device);
+    check(&model, &*task, args.asked.split)?;
+    let seed = args.asked.seed.unwrap_or(config.seed);
+    let scores = evaluate(&model, &*task, args.asked.split, seed, config.eval.batch, &device);
     let evaluation = Evaluation {
         version: env!("CARGO_PKG_VERSION").into(),
         config_hash: run.hash,
         task: config.task.clone(),
         data_hash: content_hash(&*task, seed),
-        split: args.split,
+        split: args.asked.split,
         seed,
         scores,
     };
@@ -130,7 +137,7 @@ pub(crate) fn execute(args: &EvalArgs, registry: &Registry, out: &mut Out) -> an
 }
 
 /// The run's config with the task that is asked for.
-fn with_task(run: &RunConfig, args: &EvalArgs, registry: &Registry) -> anyhow::Result<RunConfig> {
+pub(crate) fn with_task(run: &RunConfig, args: &TaskArgs, registry: &Registry) -> anyhow::Result<RunConfig> {
     let mut overrides: Vec<String> = match &args.task {
         Some(kind) => vec![format!("task.kind={}", Value::from(kind.as_str()))],
         None => vec![],
@@ -160,7 +167,7 @@ fn with_task(run: &RunConfig, args: &EvalArgs, registry: &Registry) -> anyhow::R
 }
 
 /// The slices of the split, or those of training where it has none, at the lengths and sizes asked for.
-fn slices(task: &Map<String, Value>, args: &EvalArgs) -> Result<Vec<Value>, EvalError> {
+fn slices(task: &Map<String, Value>, args: &TaskArgs) -> Result<Vec<Value>, EvalError> {
     let of = |key: &str| task.get(key).and_then(Value::as_array).cloned();
     let (own, trained) = (of(&args.split.to_string()), of("train").unwrap_or_default());
     let mut slices: Vec<Map<String, Value>> =
@@ -197,7 +204,7 @@ fn slices(task: &Map<String, Value>, args: &EvalArgs) -> Result<Vec<Value>, Eval
     Ok(different)
 }
 
-fn check(model: &Model, task: &dyn Task, split: Split) -> Result<(), EvalError> {
+pub(crate) fn check(model: &Model, task: &dyn Task, split: Split) -> Result<(), EvalError> {
     if (task.readout() == Readout::Item) != model.reads_items() {
         return Err(EvalError::Readout(task.kind().to_owned()));
     }
@@ -223,7 +230,7 @@ fn store(evaluation: &Evaluation, run: &Path) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn table(scores: &[SliceScore]) -> Sheet {
+pub(crate) fn table(scores: &[SliceScore]) -> Sheet {
     let percent = |share: f64| format!("{:.2}", 100.0 * share);
     let row = |score: &SliceScore| {
         let (low, high) = Count { right: score.correct, of: score.labels }.interval();

@@ -51,7 +51,7 @@ pub(crate) struct GenerateArgs {
 
 /// A list of tokens on the command line.
 #[derive(Clone, Debug)]
-struct TokenList(Vec<u32>);
+pub(crate) struct TokenList(pub(crate) Vec<u32>);
 
 impl FromStr for TokenList {
     type Err = String;

@@ -31,6 +31,7 @@ mod generate;
 pub mod gradients;
 pub mod histograms;
 mod hparams;
+mod inspect;
 pub mod interrupt;
 pub mod metrics;
 mod model_show;

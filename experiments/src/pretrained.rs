@@ -271,13 +271,26 @@ pub fn export(directory: &Path, out: &Path, registry: &Registry) -> Result<usize
 /// # Errors
 /// If the directory holds none of these, it cannot be read as it should be, or the run's task asks for no next tokens.
 pub fn load_model(directory: &Path, registry: &Registry, device: &Device) -> Result<Model, ModelDirError> {
+    load_described(directory, registry, device).map(|(model, _)| model)
+}
+
+/// As [`load_model`], with what the model is made of.
+///
+/// # Errors
+/// As [`load_model`].
+pub(crate) fn load_described(
+    directory: &Path,
+    registry: &Registry,
+    device: &Device,
+) -> Result<(Model, ModelConfig), ModelDirError> {
     let (description, run) = (directory.join(DESCRIPTION), directory.join("config.toml"));
     if description.is_file() {
         let wrong = |problem: String| ModelDirError::Description { path: description.clone(), problem };
-        let Description { vocab, model, .. } =
+        let Description { vocab, model: config, .. } =
             toml::from_str(&read_text(&description)?).map_err(|error| wrong(error.to_string()))?;
-        let model = Model::new(&model, vocab, &registry.mixers, &mut Init::outline(device));
-        return with_newest(directory, model.map_err(|error: ModelError| wrong(error.to_string()))?);
+        let model = Model::new(&config, vocab, &registry.mixers, &mut Init::outline(device));
+        let model = with_newest(directory, model.map_err(|error: ModelError| wrong(error.to_string()))?)?;
+        return Ok((model, config));
     }
     if run.is_file() {
         let loaded = load(&run, &[], &registry.kinds()).map_err(RunError::from)?;
@@ -287,10 +300,12 @@ pub fn load_model(directory: &Path, registry: &Registry, device: &Device) -> Res
             return Err(ModelDirError::NoNextToken { directory: directory.to_owned(), task: task.kind() });
         }
         let model = build_model(planned, (task.vocab(), task.readout()), registry, &mut Init::outline(device));
-        return with_newest(directory, model.map_err(RunError::from)?);
+        let model = with_newest(directory, model.map_err(RunError::from)?)?;
+        return Ok((model, planned.config.model.clone()));
     }
     if directory.join(PUBLISHED).is_file() {
-        return load_published(directory, registry, device).map(|(_, model, _)| model);
+        let (architecture, model, _) = load_published(directory, registry, device)?;
+        return Ok((model, architecture.model().clone()));
     }
     let remedy = "give an imported model, a run or a published checkpoint";
     Err(ModelDirError::NoModel {

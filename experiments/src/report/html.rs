@@ -82,7 +82,7 @@ fn unbroken(text: &str) -> String {
     text.replace(" %", "\u{a0}%")
 }
 
-fn sheet_value(sheet: &Sheet) -> Value {
+pub(crate) fn sheet_value(sheet: &Sheet) -> Value {
     let columns: Value = sheet
         .columns
         .iter()

@@ -33,7 +33,9 @@ use crate::files::{FileError, create_dir, write_atomic};
 
 pub use compare::Comparison;
 pub use figures::{Figure, Layout, Theme};
+pub(crate) use figures::{Heat, Panel};
 pub use gather::{BOOTSTRAP_SEEDS, CaseSummary, Score, SliceSummary, StepsToTarget};
+pub(crate) use html::sheet_value;
 pub use read::Run;
 pub(crate) use read::{pooled, read_runs};
 pub use setup::{Layers, Setup};

@@ -81,7 +81,7 @@ impl Grid {
         let cell = |across: i32| (width / across - ROW_NAMES - GAP) / columns;
         let most = heat.panels.len().max(1) as i32;
         let across = (1..=most).rev().find(|across| cell(*across) >= NARROW_CELL).unwrap_or(1);
-        let cell = cell(across).clamp(14, 52);
+        let cell = cell(across).clamp(4, 52);
         Self { width, titled: if theme == Theme::Standalone { 30 } else { 0 }, cell: (cell, 22), across }
     }
 

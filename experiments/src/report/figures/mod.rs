@@ -26,7 +26,7 @@ use super::sheet::{Column, Sheet};
 use axis::Axis;
 use curves::CurvePoint;
 use guide::Guide;
-use heat::Heat;
+pub(crate) use heat::{Heat, Panel};
 use plot::{Plot, Series, UNIT, Words};
 use style::{Look, MAX_SERIES};
 
@@ -54,6 +54,11 @@ enum Drawing {
 }
 
 impl Figure {
+    /// Heat maps with their words and numbers.
+    pub(crate) fn of_heat(id: String, [title, caption, alt]: [String; 3], data: Sheet, heat: Heat) -> Self {
+        Self { id, title, caption, alt, data, drawing: Drawing::Heat(heat) }
+    }
+
     /// The figure as SVG.
     ///
     /// # Errors
