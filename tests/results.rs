@@ -8,6 +8,7 @@ use experiments::Registry;
 use experiments::config::load;
 use experiments::result::{RunResult, SliceScore};
 use experiments::select::select;
+use serde_json::Value;
 
 use crate::harness::{Bench, files_below, root};
 
@@ -106,6 +107,43 @@ fn recall_has_a_price_in_state() {
     }
 }
 
+/// Of the runs stored as seen from inside: case, and of each head the pairs in which the last token's weights turn to the right
+/// noun, by layer.
+fn turned_heads() -> Vec<(String, [Vec<u64>; 2])> {
+    let text = fs::read_to_string(root().join("docs/results/inspect-coreference-inside.json")).unwrap();
+    let runs: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let heads = |run: &Value, layer: u64| {
+        let heads = run["pairs"]["heads"].as_array().unwrap().iter();
+        let asked = heads.filter(|head| head["layer"] == layer && head["from"] == "asked");
+        asked.map(|head| head["to_the_right"]["right"].as_u64().unwrap()).collect()
+    };
+    runs.iter().map(|run| (run["case"].as_str().unwrap().to_owned(), [heads(run, 0), heads(run, 1)])).collect()
+}
+
+#[test]
+fn weights_turn_with_the_adjective_in_the_hybrid_and_not_in_the_transformer() {
+    for (case, stored) in stored("inspect-coreference.json") {
+        assert!(stored.lowest >= 0.995, "{case}: {}", stored.lowest);
+    }
+    let runs = turned_heads();
+    assert_eq!(runs.len(), 6);
+    for (case, [first, second]) in &runs {
+        let most = |heads: &Vec<u64>| *heads.iter().max().unwrap();
+        assert!(first.len() == 4 && most(first) <= 36, "{case}: {first:?}");
+        match case.as_str() {
+            "hybrid" => assert!(most(second) >= 489, "{second:?}"),
+            _ => assert!(most(second) <= 35, "{second:?}"),
+        }
+    }
+    // Every row of the page's table is of the stored result.
+    let page = fs::read_to_string(root().join("docs/inspection.md")).unwrap();
+    for (seed, (case, layers)) in runs.iter().enumerate() {
+        let cells = layers.each_ref().map(|heads| heads.iter().map(u64::to_string).collect::<Vec<_>>().join(", "));
+        let row = format!("| {case} | {} | {} |", seed % 3, cells.join(" | "));
+        assert!(page.contains(&row), "docs/inspection.md lacks the row {row}");
+    }
+}
+
 #[test]
 fn stored_results_are_of_the_configs_as_they_stand() {
     let files = [
@@ -114,6 +152,7 @@ fn stored_results_are_of_the_configs_as_they_stand() {
         ("hybrid/ratio", "ratio"),
         ("hybrid/ratio-induction", "ratio-induction"),
         ("mqar/recall-vs-state-small", "recall-vs-state-small"),
+        ("inspect/coreference", "inspect-coreference"),
     ];
     for (config, name) in files {
         let path = root().join(format!("configs/{config}.toml"));
