@@ -67,7 +67,7 @@ const TRIED: usize = 8;
 
 /// How far outputs may differ, relative to the largest, where a mixer is computed in chunks: rounding stays far below, and
 /// what a token sees of later ones is far above.
-const SAME: f32 = 1e-3;
+pub(crate) const SAME: f32 = 1e-3;
 
 /// The first mixer of a config that computes something else in two chunks than at once, as one that is not causal does;
 /// it is tried on a short sequence.
