@@ -139,3 +139,26 @@ fn a_result_tells_what_it_was_made_by() {
     let host = text(&std::process::Command::new("uname").arg("-n").output().unwrap().stdout);
     assert!(!all.contains(host.trim()) && !all.contains(bench.path("").to_str().unwrap()));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sequence_longer_than_memory_is_trained_on_in_chunks() {
+    let bench = Bench::new();
+    let peak = |length: usize, layers: &str| {
+        let config = SMALL
+            .replace("name = \"small\"", &format!("name = \"long-{length}\""))
+            .replace("layers = [\"mamba\", \"attention+mlp\"]", layers)
+            .replace(
+                "{ length = 16, pairs = 2 }, { length = 24, pairs = 3 }",
+                &format!("{{ length = {length}, pairs = 2 }}"),
+            )
+            .replace("steps = 60\nbatch = 8\nwarmup = 10", "steps = 1\nbatch = 1\nwarmup = 0\nchunk = 256");
+        bench.write("run.toml", &config);
+        bench.succeed(&["run", "run.toml"]);
+        result(&bench.run_directory("runs", &format!("long-{length}")))["timing"]["peak_bytes"].as_f64().unwrap()
+    };
+    let layers = "layers = [\"mamba\", \"mamba+mlp\"]";
+    let (short, long) = (peak(2048, layers), peak(32_768, layers));
+    // The graphs of all chunks would be over a hundred megabytes, three times as much.
+    assert!(long < 1.5 * short, "{short} bytes at 2048 tokens, {long} at 32768");
+}

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceError, device};
 use crate::files::FileError;
+use crate::memory::{peak_bytes, resident_bytes};
 use crate::report::format::{bytes, or_none, whole};
 use crate::report::sheet::{Column, Sheet};
 
@@ -204,21 +205,6 @@ fn rate_behind<T>(tokens: usize, mut prepare: impl FnMut() -> T, mut run: impl F
     }
     times.sort_by(f64::total_cmp);
     tokens as f64 / times[times.len() / 2]
-}
-
-/// Bytes of memory this process holds now, and held at most, where the system tells (Linux).
-fn resident_bytes() -> Option<u64> {
-    status_bytes("VmRSS:")
-}
-
-fn peak_bytes() -> Option<u64> {
-    status_bytes("VmHWM:")
-}
-
-fn status_bytes(key: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-    Some(1024 * line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?)
 }
 
 /// The rows as a table for people.

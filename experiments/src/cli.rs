@@ -13,7 +13,8 @@ use crate::bench::{self, BenchError, Setting};
 use crate::bench_model::{self, ModelArgs};
 use crate::config::{ConfigError, Loaded, load};
 use crate::config_verbs::{self, ConfigVerb};
-use crate::eval_verb::{self, EvalArgs, EvalError};
+use crate::eval_error::EvalError;
+use crate::eval_verb::{self, EvalArgs};
 use crate::generate::GenerateVerbError;
 use crate::inspect::{self, InspectArgs, InspectError};
 use crate::interrupt::{INTERRUPTED, Interrupt};
@@ -56,10 +57,8 @@ enum Verb {
     )]
     Sweep(SweepArgs),
     /// Evaluate a finished run on other lengths or another task
-    #[command(
-        after_help = "Examples:\n  heddle eval runs/NAME/HASH --lengths 256,512,1024\n  heddle eval runs/NAME/HASH \
-                      --task induction --set vocab=64 --split validation"
-    )]
+    #[command(after_help = "Examples:\n  heddle eval runs/NAME/HASH --lengths 64..1M\n  heddle eval runs/NAME/HASH \
+                      --task induction --set vocab=64 --split validation")]
     Eval(EvalArgs),
     /// Compare finished runs: a table, figures and an HTML page
     #[command(after_help = "Example: heddle report runs/quickstart --out report")]
@@ -243,7 +242,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>()
         || error.is::<heddle_tasks::TaskError>()
         || error.is::<SampleError>()
-        || error.is::<EvalError>()
+        || error.downcast_ref::<EvalError>().is_some_and(EvalError::is_usage)
         || error.is::<InspectError>()
         || error.downcast_ref::<RunError>().is_some_and(RunError::is_usage)
         || error.downcast_ref::<BenchError>().is_some_and(BenchError::is_usage)

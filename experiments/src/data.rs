@@ -19,6 +19,8 @@ pub struct LabelledBatch {
     pub items: Option<Tensor<1, Int>>,
     /// The right answer at each labelled position, `[labels]`.
     pub targets: Tensor<1, Int>,
+    /// Where each of these labels stands among those of the batch drawn.
+    pub places: Vec<usize>,
 }
 
 /// Generates batches of one task, reusing its memory.
@@ -61,11 +63,18 @@ impl<'a> Batches<'a> {
         &self.buffer.labels
     }
 
-    /// Examples `first..first + size` of a slice.
-    pub fn batch(&mut self, split: Split, slice: usize, first: u64, size: usize) -> LabelledBatch {
+    /// Draws examples `first..first + size` of a slice.
+    pub fn draw_slice(&mut self, split: Split, slice: usize, first: u64, size: usize) {
         self.draw(Stretch { split, slice, seed: self.seed, first, count: size });
-        let [b, l] = self.dims();
-        self.piece(0..b, 0..l)
+    }
+
+    /// Where the labels of a part of the last batch stand among all of [`labels`](Self::labels).
+    fn labels_of(&self, rows: Range<usize>, columns: Range<usize>) -> impl Iterator<Item = usize> {
+        let labels = &self.buffer.labels;
+        let before = |row: usize, column: usize| {
+            labels.partition_point(|label| (label.row as usize, label.label.position as usize) < (row, column))
+        };
+        rows.flat_map(move |row| before(row, columns.start)..before(row, columns.end))
     }
 
     /// A part of the last batch, with the labels of its positions.
@@ -77,10 +86,8 @@ impl<'a> Batches<'a> {
         let Batch { length, tokens, labels, .. } = &self.buffer;
         let row_of = |row: usize| &tokens[row * length + columns.start..row * length + columns.end];
         let tokens: Vec<i32> = rows.clone().flat_map(row_of).copied().collect();
-        let inside = |label: &&BatchLabel| {
-            rows.contains(&(label.row as usize)) && columns.contains(&(label.label.position as usize))
-        };
-        let labels: Vec<&BatchLabel> = labels.iter().filter(inside).collect();
+        let places: Vec<usize> = self.labels_of(rows.clone(), columns.clone()).collect();
+        let labels: Vec<&BatchLabel> = places.iter().map(|place| &labels[*place]).collect();
         let at = |label: &&BatchLabel| {
             ((label.row as usize - rows.start) * l + label.label.position as usize - columns.start) as i32
         };
@@ -93,6 +100,7 @@ impl<'a> Batches<'a> {
             positions: Tensor::from_ints(positions.as_slice(), &self.device),
             items: items.map(|items| Tensor::from_ints(items.as_slice(), &self.device)),
             targets: Tensor::from_ints(targets.as_slice(), &self.device),
+            places,
         }
     }
 

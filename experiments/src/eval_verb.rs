@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use heddle_hybrid::Model;
 use heddle_tasks::score::Count;
-use heddle_tasks::{Readout, Split, Task, content_hash};
+use heddle_tasks::{Readout, Split, Task, TaskError, content_hash};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -13,12 +13,17 @@ use crate::Registry;
 use crate::cli::{Out, positive};
 use crate::config::{RunConfig, load, load_text};
 use crate::device::device;
-use crate::evaluate::evaluate;
+use crate::eval_cost::{SliceCost, score};
+use crate::eval_error::{EvalError, size};
+use crate::evaluate::Evaluator;
 use crate::files::{create_dir, write_atomic};
+use crate::gradients::first_without_chunks;
 use crate::pretrained::load_model;
+use crate::report::format::{or_none, whole};
 use crate::report::{Column, Sheet};
 use crate::result::SliceScore;
 use crate::run::{RunError, build_task, finished};
+use crate::sizes::{Lengths, bytes, length, lengths};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
@@ -26,6 +31,12 @@ pub(crate) struct EvalArgs {
     run: PathBuf,
     #[command(flatten)]
     asked: TaskArgs,
+    /// Tokens of a sequence that go through the model at a time [default: all of 2048, of longer ones as many as run well]
+    #[arg(long, value_name = "TOKENS", value_parser = length)]
+    chunk: Option<usize>,
+    /// Refuse what would hold more memory, such as 4GiB [default: what the machine has left]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    max_memory: Option<u64>,
     /// Where to run: `cpu` (Burn's Flex backend) or `ndarray` [default: the run's]
     #[arg(long)]
     device: Option<String>,
@@ -43,9 +54,9 @@ pub(crate) struct TaskArgs {
     /// Override a setting of the task; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Lengths of the sequences, in place of the slices' own
-    #[arg(long, value_delimiter = ',', value_parser = positive)]
-    lengths: Vec<usize>,
+    /// Lengths of the sequences, in place of the slices' own: 1000, 64K (of 1024), 1M (of 1024²), and 64..1M for powers of two
+    #[arg(long, value_delimiter = ',', value_parser = lengths)]
+    lengths: Vec<Lengths>,
     /// Stream to draw from: validation or test
     #[arg(long, default_value_t = Split::Test, value_parser = evaluated)]
     pub(crate) split: Split,
@@ -62,29 +73,6 @@ fn evaluated(name: &str) -> Result<Split, String> {
         Ok(Split::Train) => Err("training slices have no end: use validation or test".into()),
         parsed => parsed.map_err(|error: heddle_tasks::ParseSplitError| error.to_string()),
     }
-}
-
-/// What cannot be evaluated.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum EvalError {
-    /// A directory without a finished run.
-    #[error("{} holds no finished run: it has no result.json; give a run's directory, runs/NAME/HASH, or finish it with `heddle run`", .0.display())]
-    NotFinished(PathBuf),
-    /// A task of more tokens than the model has.
-    #[error("the task has {task} tokens and the model knows {model}; lower the task's vocabulary with `--set`")]
-    Vocabulary { task: usize, model: usize },
-    /// A task that needs another read-out.
-    #[error(
-        "'{0}' asks for items in another way than the task that this model was trained on: only models trained on \
-         'compression' read many out of one state, and they read nothing else; train one on '{0}'"
-    )]
-    Readout(String),
-    /// Sequences longer than the model can read.
-    #[error("the slice {slice} is {length} tokens long, and the model reads {longest} at most; use `--lengths`")]
-    Length { slice: String, length: usize, longest: usize },
-    /// Slices without a length.
-    #[error("`--lengths`: the slices of '{0}' have no length of their own; set what they have with `--set`")]
-    NoLength(String),
 }
 
 /// The content of `eval/HASH.json`.
@@ -104,6 +92,8 @@ pub(crate) struct Evaluation {
     seed: u64,
     /// Scores by slice.
     scores: Vec<SliceScore>,
+    /// What each slice took.
+    costs: Vec<SliceCost>,
 }
 
 pub(crate) fn execute(args: &EvalArgs, registry: &Registry, out: &mut Out) -> anyhow::Result<()> {
@@ -112,13 +102,21 @@ pub(crate) fn execute(args: &EvalArgs, registry: &Registry, out: &mut Out) -> an
     }
     let loaded = load(&args.run.join("config.toml"), &[], &registry.kinds())?;
     let run = loaded.runs()[0].clone();
-    let config = with_task(&run.config, &args.asked, registry)?;
-    let task = build_task(&config, registry)?;
+    let mut config = with_task(&run.config, &args.asked, registry)?;
+    config.eval.chunk = args.chunk.unwrap_or(config.eval.chunk);
+    let task = build_task(&config, registry).map_err(|error| of_lengths(&args.asked, &config, error))?;
     let device = device(args.device.as_ref().unwrap_or(&config.device)).map_err(RunError::from)?;
     let model = load_model(&args.run, registry, &device)?;
     check(&model, &*task, args.asked.split)?;
+    if args.chunk.is_some()
+        && let Some(name) = first_without_chunks(&config.model, &registry.mixers, &device)
+    {
+        return Err(EvalError::NotCausal(name.to_owned()).into());
+    }
     let seed = args.asked.seed.unwrap_or(config.seed);
-    let scores = evaluate(&model, &*task, args.asked.split, seed, config.eval.batch, &device);
+    let mut evaluator = Evaluator::new(&model, &*task, seed, &config.eval, &device);
+    let (scores, costs) =
+        score(&mut evaluator, &*task, args.asked.split, &config.model, args.max_memory)?.into_iter().unzip();
     let evaluation = Evaluation {
         version: env!("CARGO_PKG_VERSION").into(),
         config_hash: run.hash,
@@ -127,13 +125,23 @@ pub(crate) fn execute(args: &EvalArgs, registry: &Registry, out: &mut Out) -> an
         split: args.asked.split,
         seed,
         scores,
+        costs,
     };
     let path = store(&evaluation, &args.run)?;
     if args.json {
         return out.line(&serde_json::to_string_pretty(&evaluation)?);
     }
-    out.line(&table(&evaluation.scores).terminal(None))?;
+    out.line(&table(&evaluation).terminal(None))?;
     out.line(&format!("Written to {}", path.display()))
+}
+
+/// What is wrong with the task, told of the lengths if they were asked for.
+fn of_lengths(args: &TaskArgs, config: &RunConfig, error: TaskError) -> anyhow::Error {
+    if args.lengths.is_empty() {
+        return error.into();
+    }
+    let kind = config.task.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    EvalError::Scale { kind, source: Box::new(error) }.into()
 }
 
 /// The run's config with the task that is asked for.
@@ -193,15 +201,21 @@ fn slices(task: &Map<String, Value>, args: &TaskArgs) -> Result<Vec<Value>, Eval
                 slice
             })
         };
-        slices = args.lengths.iter().flat_map(at).collect();
+        slices = args.lengths.iter().flat_map(|Lengths(lengths)| lengths).flat_map(at).collect();
     }
-    let mut different: Vec<Value> = vec![];
-    for slice in slices.into_iter().map(Value::Object) {
-        if !different.contains(&slice) {
+    // What differed in length alone is one slice now, of as many sequences as the first had.
+    let mut different: Vec<Map<String, Value>> = vec![];
+    let knobs = |slice: &Map<String, Value>| {
+        let mut slice = slice.clone();
+        slice.remove("examples");
+        slice
+    };
+    for slice in slices {
+        if !different.iter().any(|other| knobs(other) == knobs(&slice)) {
             different.push(slice);
         }
     }
-    Ok(different)
+    Ok(different.into_iter().map(Value::Object).collect())
 }
 
 pub(crate) fn check(model: &Model, task: &dyn Task, split: Split) -> Result<(), EvalError> {
@@ -230,9 +244,9 @@ fn store(evaluation: &Evaluation, run: &Path) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-pub(crate) fn table(scores: &[SliceScore]) -> Sheet {
+fn table(Evaluation { scores, costs, .. }: &Evaluation) -> Sheet {
     let percent = |share: f64| format!("{:.2}", 100.0 * share);
-    let row = |score: &SliceScore| {
+    let row = |(score, cost): (&SliceScore, &SliceCost)| {
         let (low, high) = Count { right: score.correct, of: score.labels }.interval();
         vec![
             score.slice.clone(),
@@ -243,9 +257,21 @@ pub(crate) fn table(scores: &[SliceScore]) -> Sheet {
             percent(score.chance),
             percent(score.whole as f64 / score.examples as f64),
             format!("{:.4}", score.loss),
+            whole(cost.tokens_per_second as u64),
+            or_none(cost.peak_bytes, size),
         ]
     };
-    let numbers = ["sequences", "answers right", "accuracy, %", "95 % interval", "chance, %", "whole, %", "loss, nats"];
+    let numbers = [
+        "sequences",
+        "answers right",
+        "accuracy, %",
+        "95 % interval",
+        "chance, %",
+        "whole, %",
+        "loss, nats",
+        "tokens/s",
+        "peak memory",
+    ];
     let columns = std::iter::once(Column::text("slice")).chain(numbers.map(Column::number)).collect();
-    Sheet { columns, rows: scores.iter().map(row).collect() }
+    Sheet { columns, rows: scores.iter().zip(costs).map(row).collect() }
 }

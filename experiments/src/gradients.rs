@@ -67,7 +67,7 @@ const TRIED: usize = 8;
 
 /// How far outputs may differ, relative to the largest, where a mixer is computed in chunks: rounding stays far below, and
 /// what a token sees of later ones is far above.
-const SAME: f32 = 1e-3;
+pub(crate) const SAME: f32 = 1e-3;
 
 /// The first mixer of a config that computes something else in two chunks than at once, as one that is not causal does;
 /// it is tried on a short sequence.
@@ -108,6 +108,10 @@ struct Sum {
     gradients: GradientsParams,
     /// Tokens sent to each expert, by layer.
     sent: Vec<(usize, Vec<u64>)>,
+    /// The model with parameters that no gradient is asked of, once a piece without labels came.
+    frozen: Option<Model>,
+    /// Whether the model is known to have mixtures of experts, whose auxiliary losses every piece has.
+    routes: bool,
 }
 
 /// The share of a piece in its batch.
@@ -126,7 +130,7 @@ impl Share {
 
 impl Sum {
     fn new(labels: usize, tokens: usize) -> Self {
-        Self { labels, tokens, loss: 0.0, gradients: GradientsParams::new(), sent: vec![] }
+        Self { labels, tokens, loss: 0.0, gradients: GradientsParams::new(), sent: vec![], frozen: None, routes: false }
     }
 
     fn share(&self, piece: &LabelledBatch) -> Share {
@@ -135,7 +139,18 @@ impl Sum {
     }
 
     /// Adds a piece that starts from `state`; returns the state behind it, cut off from its graph.
+    ///
+    /// A piece that has no loss is read without a graph: Burn lets go of a graph when something is differentiated, so in a
+    /// long sequence that is asked at its end the graphs of all pieces would pile up.
     fn add(&mut self, model: &Model, piece: &LabelledBatch, state: ModelState) -> ModelState {
+        if piece.places.is_empty() && !self.routes {
+            let frozen = self.frozen.get_or_insert_with(|| model.clone().no_grad());
+            let (_, behind, routed) = frozen.forward_routed(piece.tokens.clone(), state.clone());
+            if routed.is_empty() {
+                return behind.detach();
+            }
+            self.routes = true;
+        }
         let share = self.share(piece);
         let (hidden, state, routed) = model.forward_routed(piece.tokens.clone(), state);
         let loss =

@@ -217,4 +217,7 @@ pub struct Timing {
     /// Threads of the start that finished the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// The most bytes that the process of that start held, if the system tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
 }

@@ -18,6 +18,7 @@ use crate::evaluate::evaluate;
 use crate::files::{FileError, create_dir, remove_if_there, sweep_leftovers, write_atomic};
 use crate::gradients::first_without_chunks;
 use crate::interrupt::Interrupt;
+use crate::memory::peak_bytes;
 use crate::progress;
 use crate::result::{RunResult, Timing};
 use crate::train::{Clock, Subject, TrainError, Trained, Trainer, record_scores};
@@ -237,7 +238,7 @@ fn conclude(
     let Trained { state, best: model, mut recorder, clock } = trained;
     let best = state.best.expect("training ends with an evaluation");
     let device = model.devices().remove(0);
-    let test = evaluate(&model, task, Split::Test, config.seed, config.eval.batch, &device);
+    let test = evaluate(&model, task, Split::Test, config.seed, &config.eval, &device);
     record_scores(&mut recorder, best.step, &Split::Test.to_string(), &test)?;
     recorder.finish()?;
     let length = task.slices(Split::Test).iter().map(|slice| slice.length).max().unwrap_or(0);
@@ -317,6 +318,7 @@ fn timing(clock: Clock) -> Timing {
         overhead: 1.0 - clock.computing / training,
         seconds_to_target: clock.to_target,
         threads: Some(rayon::current_num_threads()),
+        peak_bytes: peak_bytes(),
     }
 }
 

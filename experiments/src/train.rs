@@ -305,7 +305,7 @@ impl<'a> Trainer<'a> {
     /// Scores of the validation slices of `task`.
     fn scores(&self, task: &dyn Task) -> Vec<SliceScore> {
         let device = self.device.clone().inner();
-        evaluate(&self.current(), task, Split::Validation, self.config.seed, self.config.eval.batch, &device)
+        evaluate(&self.current(), task, Split::Validation, self.config.seed, &self.config.eval, &device)
     }
 
     fn monitor(&mut self) -> Result<(), TrainError> {

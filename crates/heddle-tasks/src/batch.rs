@@ -114,6 +114,19 @@ pub fn fill_batch(task: &dyn Task, stretch: Stretch, batch: &mut Batch) {
     assert!(length > 0 && labels > 0, "slice {slice} of {} has no tokens or no labels", task.kind());
     batch.batch = count;
     batch.length = length;
+    let draw = |row: usize, example: &mut Example| {
+        task.example(split, slice, seed, first + row as u64, example);
+        assert!(
+            example.tokens.len() == length && example.labels.len() <= labels,
+            "an example of {} has {} tokens and {} labels where its slice has {length} and at most {labels}",
+            task.kind(),
+            example.tokens.len(),
+            example.labels.len()
+        );
+    };
+    if count == 1 {
+        return fill_row(batch, |example| draw(0, example));
+    }
     // Every entry is overwritten below, so the old ones need no clearing.
     batch.tokens.resize(count * length, 0);
     batch.labels.resize(count * labels, BatchLabel::default());
@@ -123,14 +136,7 @@ pub fn fill_batch(task: &dyn Task, stretch: Stretch, batch: &mut Batch) {
     rows.zip(&mut labelled).enumerate().with_min_len(ROWS_PER_JOB).for_each_init(
         Example::default,
         |example, (row, ((tokens, row_labels), labelled))| {
-            task.example(split, slice, seed, first + row as u64, example);
-            assert!(
-                example.tokens.len() == length && example.labels.len() <= labels,
-                "an example of {} has {} tokens and {} labels where its slice has {length} and at most {labels}",
-                task.kind(),
-                example.tokens.len(),
-                example.labels.len()
-            );
+            draw(row, example);
             for (token, drawn) in tokens.iter_mut().zip(&example.tokens) {
                 *token = *drawn as i32;
             }
@@ -141,6 +147,16 @@ pub fn fill_batch(task: &dyn Task, stretch: Stretch, batch: &mut Batch) {
         },
     );
     close_gaps(&mut batch.labels, labels, &labelled);
+}
+
+/// Fills a batch of one row, whose tokens are written where they stay: a sequence may be so long that a copy counts.
+fn fill_row(batch: &mut Batch, draw: impl FnOnce(&mut Example)) {
+    let tokens = std::mem::take(&mut batch.tokens).into_iter().map(|token| token as u32).collect();
+    let mut example = Example { tokens, ..Example::default() };
+    draw(&mut example);
+    batch.tokens = example.tokens.into_iter().map(|token| token as i32).collect();
+    batch.labels.clear();
+    batch.labels.extend(example.labels.iter().map(|label| BatchLabel { row: 0, label: *label }));
 }
 
 /// Moves the labels of each row up to those of the row before; row i has `labelled[i]` at `stride`·i.
@@ -202,6 +218,12 @@ mod tests {
         fill_batch(&task, Stretch { split: Split::Test, slice: 0, seed: 3, first: 500, count: 9 }, &mut batch);
         assert_eq!((batch.batch, batch.length), (9, 64));
         assert_eq!((batch.tokens.len(), batch.labels.len()), (9 * 64, 9 * 4));
+        let mut one = batch.clone();
+        fill_batch(&task, Stretch { split: Split::Test, slice: 0, seed: 3, first: 504, count: 1 }, &mut one);
+        let labels: Vec<Label> = batch.labels[4 * 4..5 * 4].iter().map(|label| label.label).collect();
+        assert_eq!((&one.tokens[..], one.batch, one.length), (&batch.tokens[4 * 64..5 * 64], 1, 64));
+        assert!(one.labels.iter().all(|label| label.row == 0));
+        assert_eq!(one.labels.iter().map(|label| label.label).collect::<Vec<_>>(), labels);
         let mut example = Example::default();
         for (row, (tokens, labels)) in batch.tokens.chunks(64).zip(batch.labels.chunks(4)).enumerate() {
             task.example(Split::Test, 0, 3, 500 + row as u64, &mut example);

@@ -44,7 +44,7 @@ impl RunConfig {
 
 /// Settings that came after results were stored, with the default that changes nothing: a run that leaves them alone keeps
 /// the name it had before. `*` stands for any name.
-fn later_settings() -> [(&'static str, Value); 43] {
+fn later_settings() -> [(&'static str, Value); 44] {
     [
         ("task.compat", json!(false)),
         ("train.tokens", json!(0)),
@@ -57,6 +57,7 @@ fn later_settings() -> [(&'static str, Value); 43] {
         ("train.momentum", json!(0.95)),
         ("train.ema", json!(0.0)),
         ("train.histograms", json!(0)),
+        ("eval.chunk", json!(0)),
         ("eval.monitor", json!([])),
         ("eval.monitor_every", json!(0)),
         ("train.gradient_checkpointing", json!(false)),

@@ -193,8 +193,11 @@ pub enum Rule {
 pub struct EvalConfig {
     /// Steps between two evaluations on the validation stream.
     pub every: u64,
-    /// Sequences in an evaluation batch.
+    /// Sequences in an evaluation batch; of long sequences fewer.
     pub batch: usize,
+    /// Tokens of a sequence that are evaluated at a time, with the state carried: the values do not change, and the memory is
+    /// that of a chunk; 0 reads short sequences at once and long ones in chunks.
+    pub chunk: usize,
     /// Training stops when validation accuracy (the lowest over slices) reaches this; above 1 never.
     pub stop_at: f64,
     /// Training stops after this many evaluations without a better validation accuracy; 0 never.
@@ -208,7 +211,7 @@ pub struct EvalConfig {
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { every: 100, batch: 64, stop_at: 2.0, patience: 0, monitor: Vec::new(), monitor_every: 0 }
+        Self { every: 100, batch: 64, chunk: 0, stop_at: 2.0, patience: 0, monitor: Vec::new(), monitor_every: 0 }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::ask::{By, Choice};
 use super::tensor;
 use super::view::{Asked, Sentence, marked};
+use crate::config::EvalConfig;
 use crate::evaluate::evaluate;
 
 /// What measurements need.
@@ -145,7 +146,8 @@ impl Bench<'_> {
     /// Accuracy on the split, of the model and without each of its parts that are shown.
     pub(crate) fn ablation(&self, task: &dyn Task, asked: &Asked) -> Ablation {
         let accuracy = |model: &Model| {
-            let scores = evaluate(model, task, asked.split, asked.seed, self.batch, self.device);
+            let eval = EvalConfig { batch: self.batch, ..EvalConfig::default() };
+            let scores = evaluate(model, task, asked.split, asked.seed, &eval, self.device);
             let count = |of: fn(&crate::result::SliceScore) -> u64| scores.iter().map(of).sum();
             Counted::from(Count { right: count(|slice| slice.correct), of: count(|slice| slice.labels) })
         };

@@ -159,6 +159,7 @@ pub(crate) fn write(home: &Path, spec: &RunSpec) -> PathBuf {
             overhead: 0.02,
             seconds_to_target: None,
             threads: None,
+            peak_bytes: None,
         },
     };
     fs::write(dir.join("result.json"), serde_json::to_string(&result).unwrap()).unwrap();
