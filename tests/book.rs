@@ -227,10 +227,8 @@ fn commands_run_as_they_are_written() {
 
 #[test]
 fn the_book_builds() {
-    let Some(mdbook) = std::env::var_os("HEDDLE_TEST_MDBOOK") else {
-        eprintln!("skipped: HEDDLE_TEST_MDBOOK names no mdbook; tests/run.sh sets it");
-        return;
-    };
+    // `tests/run.sh` says so where there is none.
+    let Some(mdbook) = std::env::var_os("HEDDLE_TEST_MDBOOK") else { return };
     let built = tempfile::tempdir().unwrap();
     let output = Command::new(mdbook)
         .arg("build")
